@@ -1,0 +1,38 @@
+# Two commands do everything: `make demo` and `make test`. Both set up their own environment first.
+
+MANIFEST ?= manifests/runs/demo.yaml
+OUT ?= runs
+BIN := .venv/bin
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+.PHONY: demo test check setup clean
+
+demo: setup  ## run the embedded default: heads, styles, shards, stylizer, report
+	@$(BIN)/snakemake --cores all --quiet rules host --config manifest=$(MANIFEST) out=$(OUT)
+	@$(BIN)/python -c 'import sys; from pipeline.folders import open_run; \
+	  print("report:", open_run(*sys.argv[1:]).report_path)' $(MANIFEST) $(OUT)
+
+test: setup  ## all tests
+	$(BIN)/pytest
+
+check: setup  ## formatters, linters, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile
+	$(BIN)/snakemake --lint
+	$(BIN)/mypy
+
+setup: .venv/installed  ## the environment in .venv
+
+.venv/installed: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: 'apt install python3 python3-venv'\
+	 (Debian, Ubuntu), 'brew install python' (macOS), or make PYTHON=/path/to/python" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) has no venv module:\
+	 'apt install python3-venv' (Debian, Ubuntu), or make PYTHON=/path/to/python" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+clean:  ## remove the environment and caches; runs are kept
+	rm -rf .venv .snakemake .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info

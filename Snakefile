@@ -1,0 +1,187 @@
+"""The whole run: every rule calls one verb of `diffstyle360`.
+
+snakemake --cores all --config manifest=manifests/runs/demo.yaml [out=runs]
+"""
+
+import sys
+from pathlib import Path
+
+from snakemake.utils import min_version
+
+from manifests import load_run
+
+min_version("9.10")
+shell.prefix(f'export PATH="{Path(sys.executable).parent}:$PATH"; ')
+
+
+container: "docker://python:3.12-slim"
+
+
+MANIFEST = config.get("manifest", "manifests/runs/demo.yaml")
+OUT = config.get("out", "runs")
+RUN = load_run(MANIFEST)
+FOLDER = f"{OUT}/{RUN.folder_name()}"
+ARGUMENTS = f"{MANIFEST} --out {OUT}"
+SHARD = f"{FOLDER}/{{column}}/{{shard}}"
+
+
+def shards(columns, split=None):
+    """The commit markers of all shards of some columns."""
+    return expand(f"{SHARD}.parquet", column=columns, shard=RUN.shard_names(split))
+
+
+def stylize_inputs(wildcards):
+    """A shard of content, the same shard of the style where it carries the references, a model."""
+    style = RUN.stylize.references[wildcards.reference].style
+    columns = ["render"] + ([f"style-{style}"] if style else [])
+    model = [] if RUN.stylize.model else rules.finetune.output
+    return expand(f"{SHARD}.parquet", column=columns, shard=wildcards.shard) + list(
+        model
+    )
+
+
+wildcard_constraints:
+    column="render|style-[a-z0-9_-]+",
+    shard="[a-z0-9_-]+-[0-9]{5}",
+
+
+localrules:
+    all,
+    plan,
+
+
+rule all:
+    input:
+        f"{FOLDER}/report.html",
+
+
+# The run's folder is named by the hash of its manifest, so no other file can make a plan stale.
+rule plan:
+    output:
+        f"{FOLDER}/plan.parquet",
+    log:
+        f"{FOLDER}/logs/plan.log",
+    params:
+        run=ARGUMENTS,
+    shell:
+        "diffstyle360 plan {params.run} > {log} 2>&1"
+
+
+rule render:
+    input:
+        f"{FOLDER}/plan.parquet",
+    output:
+        multiext(SHARD, ".tar", ".idx", ".parquet"),
+    log:
+        f"{FOLDER}/logs/render/{{column}}/{{shard}}.log",
+    benchmark:
+        f"{FOLDER}/benchmarks/render/{{column}}/{{shard}}.tsv"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        run=ARGUMENTS,
+    shell:
+        "diffstyle360 render {params.run} --column {wildcards.column} --shard {wildcards.shard}"
+        " > {log} 2>&1"
+
+
+rule finetune:
+    input:
+        shards(
+            ["render", *(f"style-{name}" for name in RUN.finetuned_styles)], "train"
+        )
+        if RUN.finetune
+        else [],
+    output:
+        multiext(f"{FOLDER}/stylizer/", "config.json", "model.safetensors"),
+    log:
+        f"{FOLDER}/logs/finetune.log",
+    benchmark:
+        f"{FOLDER}/benchmarks/finetune.tsv"
+    threads: 2
+    resources:
+        mem_mb=8000,
+        runtime=1440,
+    params:
+        run=ARGUMENTS,
+    shell:
+        "diffstyle360 finetune {params.run} > {log} 2>&1"
+
+
+rule stylize:
+    input:
+        stylize_inputs,
+    output:
+        multiext(
+            f"{FOLDER}/stylized-{{reference}}/{{shard}}", ".tar", ".idx", ".parquet"
+        ),
+    log:
+        f"{FOLDER}/logs/stylize/{{reference}}/{{shard}}.log",
+    benchmark:
+        f"{FOLDER}/benchmarks/stylize/{{reference}}/{{shard}}.tsv"
+    resources:
+        mem_mb=8000,
+        runtime=120,
+    params:
+        run=ARGUMENTS,
+    shell:
+        "diffstyle360 stylize {params.run} --reference {wildcards.reference}"
+        " --shard {wildcards.shard} > {log} 2>&1"
+
+
+rule evaluate:
+    input:
+        shards(RUN.stylized_columns, RUN.stylized_split),
+    output:
+        f"{FOLDER}/metrics.parquet",
+    log:
+        f"{FOLDER}/logs/evaluate.log",
+    benchmark:
+        f"{FOLDER}/benchmarks/evaluate.tsv"
+    threads: 2
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        run=ARGUMENTS,
+    shell:
+        "diffstyle360 evaluate {params.run} > {log} 2>&1"
+
+
+rule verify:
+    input:
+        shards(RUN.columns),
+        shards(RUN.stylized_columns, RUN.stylized_split),
+    output:
+        f"{FOLDER}/verified.json",
+    log:
+        f"{FOLDER}/logs/verify.log",
+    benchmark:
+        f"{FOLDER}/benchmarks/verify.tsv"
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    params:
+        run=ARGUMENTS,
+    shell:
+        "diffstyle360 verify {params.run} > {log} 2>&1"
+
+
+rule report:
+    input:
+        f"{FOLDER}/verified.json",
+        f"{FOLDER}/metrics.parquet" if RUN.stylize else [],
+    output:
+        f"{FOLDER}/report.html",
+    log:
+        f"{FOLDER}/logs/report.log",
+    benchmark:
+        f"{FOLDER}/benchmarks/report.tsv"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        run=ARGUMENTS,
+    shell:
+        "diffstyle360 report {params.run} > {log} 2>&1"

@@ -1,0 +1,153 @@
+"""From a YAML file to a validated `RunManifest`, or to one line that says what is wrong with it."""
+
+import difflib
+import json
+import re
+from collections.abc import Hashable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import yaml
+
+from manifests.run import RunManifest
+
+MAX_BYTES = 1 << 20
+
+
+class ManifestError(ValueError):
+    """What a manifest says cannot be done: one line with file, key and reason."""
+
+
+def load_run(path: str | Path) -> RunManifest:
+    """Read and validate a run manifest; relative paths in it are taken from its own folder.
+
+    Raises ManifestError, one line: ``FILE: KEY: reason``.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ManifestError(f"{path}: larger than {MAX_BYTES} bytes; is this a run manifest?")
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot read it: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ManifestError(f"{path}: not UTF-8 text; is this a run manifest?") from None
+    except yaml.YAMLError as error:
+        raise ManifestError(f"{path}: {_yaml_reason(error)}") from None
+    except RecursionError:
+        raise ManifestError(f"{path}: nested too deeply; is this a run manifest?") from None
+    if not isinstance(content, dict):
+        raise ManifestError(f"{path}: must be a mapping of keys, such as 'name: demo'")
+    try:
+        run = RunManifest.model_validate(content)
+    except pydantic.ValidationError as error:
+        raise ManifestError(f"{path}: {_first_reason(error)}") from None
+    return _resolve_paths(run, path)
+
+
+def _resolve_paths(run: RunManifest, manifest: Path) -> RunManifest:
+    """The same run with its paths taken from the manifest's folder, each looked at."""
+    if run.finetune and run.finetune.start:
+        start = _find_model(run.finetune.start, manifest, "finetune.start")
+        run = run.model_copy(update={"finetune": run.finetune.model_copy(update={"start": start})})
+    if run.stylize:
+        references = dict(run.stylize.references)
+        for name, reference in references.items():
+            if reference.image:
+                image = manifest.parent / reference.image
+                if not image.is_file():
+                    key = f"stylize.references.{name}.image"
+                    raise ManifestError(f"{manifest}: {key}: no such file: {image}")
+                references[name] = reference.model_copy(update={"image": image})
+        update: dict[str, Any] = {"references": references}
+        if run.stylize.model:
+            update["model"] = _find_model(run.stylize.model, manifest, "stylize.model")
+        run = run.model_copy(update={"stylize": run.stylize.model_copy(update=update)})
+    return run
+
+
+def _find_model(given: Path, manifest: Path, key: str) -> Path:
+    folder = manifest.parent / given
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise ManifestError(
+                f"{manifest}: {key}: no {name} in {folder}; give a folder that a fine-tune wrote"
+            )
+    return folder
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, but a key given twice is an error, and 1e-3 a number (YAML 1.2)."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            problem = None
+            if not isinstance(key, yaml.ScalarNode):
+                problem = "a key must be a plain word"
+            elif key.value in seen:
+                problem = f"key {key.value!r} given twice"
+            if problem:
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def _yaml_reason(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or "not readable as YAML"
+    return f"line {mark.line + 1}: {problem}" if mark else problem
+
+
+def _first_reason(error: pydantic.ValidationError) -> str:
+    """The first complaint; an unknown key before all else, for it often causes the others."""
+    errors = error.errors(include_url=False)
+    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
+    key = ".".join(str(part) for part in first["loc"] if part != "[key]")
+    match first["type"]:
+        case "extra_forbidden":
+            return f"{key}: {_unknown_key(first['loc'])}"
+        case "missing":
+            return f"{key}: missing, and it has no default"
+        case "value_error":
+            reason = str(first["ctx"]["error"])
+        case "too_short":
+            reason = "needs at least one entry"
+        case "model_type":
+            reason = f"must be a mapping of {', '.join(_keys_at(first['loc']))}"
+        case _:
+            given = json.dumps(first["input"], default=str)[:60]
+            reason = f"{first['msg'].replace('Input should', 'must')}, not {given}"
+    return f"{key}: {reason}" if key else reason
+
+
+def _unknown_key(location: Sequence[int | str]) -> str:
+    *parents, unknown = location
+    known = _keys_at(parents)
+    near = difflib.get_close_matches(str(unknown), known, n=1, cutoff=0.5)
+    if near:
+        return f"unknown key; did you mean {near[0]!r}?"
+    return f"unknown key; known here: {', '.join(known)}"
+
+
+def _keys_at(location: Sequence[int | str]) -> list[str]:
+    """The keys that the section at `location` knows."""
+    section: type[pydantic.BaseModel] = RunManifest
+    for part in location:
+        field = section.model_fields.get(str(part))
+        if field is not None:  # else the name of an entry, such as a style's: section was reached
+            section = next(_sections_in(field.annotation), section)
+    return list(section.model_fields)
+
+
+def _sections_in(annotation: Any) -> Iterator[type[pydantic.BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
+        yield annotation
+    for argument in getattr(annotation, "__args__", ()):
+        yield from _sections_in(argument)

@@ -1,0 +1,259 @@
+"""The run manifest: what one run makes.
+
+It holds what decides the bytes of the data, never where or how fast they are made: devices,
+partitions and job counts live in `profiles/` and on the command line. `manifests/runs/demo.yaml` is
+the annotated example; `manifests.loading` reads the YAML.
+"""
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Collection
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import AfterValidator, Field, PlainValidator
+
+
+def seed_range(text: str) -> range:
+    """``"0-15"`` (both ends in) or ``"17"`` as a range of upstream seeds.
+
+    Raises ValueError where the text is neither, or a seed is not an unsigned 32-bit number.
+    """
+    match = re.fullmatch(r"(\d{1,10})(?:-(\d{1,10}))?", text, re.ASCII)
+    if match is None:
+        raise ValueError(f"{text!r} is neither a count nor a seed range like '0-15'")
+    seeds = range(int(match[1]), int(match[2] or match[1]) + 1)
+    if not seeds or seeds[-1] >= 2**32:
+        raise ValueError(f"seed range {text!r} is empty or leaves 0..4294967295")
+    return seeds
+
+
+def _check_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", name):
+        raise ValueError(f"{name!r}: use up to 64 of a-z, 0-9, '_' and '-'; it names files")
+    return name
+
+
+def _check_identities(wanted: Any) -> int | str:
+    if isinstance(wanted, str):
+        seed_range(wanted)
+    elif type(wanted) is not int or wanted < 1:
+        raise ValueError(f"{wanted!r} is neither a count nor a seed range like '0-15'")
+    return wanted
+
+
+Name = Annotated[str, AfterValidator(_check_name)]
+Identities = Annotated[int | str, PlainValidator(_check_identities)]
+Uint32 = Annotated[int, Field(ge=0, lt=2**32)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+FilePath = Annotated[Path | None, Field(strict=False)]
+
+
+class _Section(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False
+    )
+
+
+class Generator(_Section):
+    """The 3D generator whose identities are rendered."""
+
+    source: str  # "procedural"; what else loads is `eg3d_renderer.load_generator`'s to say
+    truncation_psi: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class Rig(_Section):
+    """The cameras around every identity: a full circle, view 0 frontal, view V/2 the back."""
+
+    kind: Literal["orbit"] = "orbit"
+    views: Annotated[int, Field(ge=2, le=720)]
+    elevation: Annotated[float, Field(gt=-90, lt=90)] = 0.0  # degrees above the horizon
+    radius: Annotated[float, Field(gt=0)] = 2.7  # from the pivot, in world units
+    focal: Annotated[float, Field(gt=0)] = 4.2634  # in image widths
+
+
+class Outputs(_Section):
+    """What is kept of every view, and how it is encoded."""
+
+    resolution: Annotated[int, Field(ge=16, le=2048)]
+    rgb: Literal["png", "webp", "jpeg"] = "png"
+    depth: Literal["png16", "npy", "none"] = "png16"
+    mask: bool = True
+
+
+class Style(_Section):
+    """A style-adapted generator over the same latents."""
+
+    source: str  # e.g. "procedural:statue"
+    instance: Uint32 | None = None  # seed of one instance for all; else each identity draws its own
+
+
+class Hints(_Section):
+    """How often the structure hint is the content's own view, or another identity's."""
+
+    content: Annotated[float, Field(ge=0)] = 1.0
+    camera: Annotated[float, Field(ge=0)] = 0.0
+
+    @pydantic.model_validator(mode="after")
+    def _some_hint(self) -> "Hints":
+        if self.content + self.camera == 0:
+            raise ValueError("content and camera are both 0: nothing to train on")
+        return self
+
+
+class Finetune(_Section):
+    """DiffStyle360 on the train split of the rendered column and its styles."""
+
+    styles: Annotated[
+        tuple[Name, ...], Field(strict=False)
+    ] = ()  # which of the run's; none named: all of them
+    steps: Annotated[int, Field(ge=1)]
+    batch: Annotated[int, Field(ge=1)] = 2  # clips a step, over all processes
+    views: Annotated[int, Field(ge=1)] = 8  # consecutive views a clip
+    hints: Hints = Hints()
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-4
+    checkpoint_every: Annotated[int, Field(ge=1)] = 500  # steps
+    start: FilePath = None  # a stylizer's folder; none: the small preset from random weights
+
+
+class Reference(_Section):
+    """One style image: a file, or the one that each sample of a style's column carries."""
+
+    image: FilePath = None
+    style: Name | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _one_of(self) -> "Reference":
+        if (self.image is None) == (self.style is None):
+            raise ValueError("give exactly one of 'image' (a file) and 'style' (one of the run's)")
+        return self
+
+
+class Stylize(_Section):
+    """The bulk stylization of a split, once per reference."""
+
+    split: Name = "test"
+    references: Annotated[dict[Name, Reference], Field(min_length=1)]
+    model: FilePath = None  # a stylizer's folder; none: the one that this run fine-tunes
+    hint: Literal["content", "camera"] = "content"
+    steps: Annotated[int, Field(ge=1, le=1000)] = 50
+    presence: Fraction = 1.0  # lambda: 0 is off, exactly
+    temperature: Annotated[float, Field(gt=0, le=100)] = 1.0  # T: style keys are scaled by 1/T
+    content_guidance: Annotated[float, Field(ge=0)] = 1.0
+    style_guidance: Annotated[float, Field(ge=0)] = 1.0
+
+
+class Shards(_Section):
+    identities: Annotated[int, Field(ge=1)] = 64  # a shard; changes no byte of any sample
+
+
+class RunManifest(_Section):
+    """A whole run. Build it with `load_run`, which also reads the files it names."""
+
+    name: Name
+    seed: Annotated[int, Field(ge=0)]
+    generator: Generator
+    identities: Annotated[dict[Name, Identities], Field(min_length=1)]  # of every split
+    rig: Rig
+    outputs: Outputs
+    styles: dict[Name, Style] = {}
+    finetune: Finetune | None = None
+    stylize: Stylize | None = None
+    shards: Shards = Shards()
+    allow_failed: Fraction = 0.0  # of a column's samples, before the run counts as failed
+
+    @pydantic.model_validator(mode="after")
+    def _names_exist(self) -> "RunManifest":
+        if self.finetune:
+            if "train" not in self.identities:
+                raise ValueError("finetune: needs a split named 'train' under identities")
+            if not self.styles:
+                raise ValueError("finetune: needs at least one entry under styles")
+            for style in self.finetune.styles:
+                _must_be_one_of(style, self.styles, "finetune.styles", "styles")
+            if self.finetune.views > self.rig.views:
+                raise ValueError(
+                    f"finetune.views: {self.finetune.views} views in a clip, "
+                    f"but rig.views is {self.rig.views}"
+                )
+        if self.stylize:
+            _must_be_one_of(self.stylize.split, self.identities, "stylize.split", "identities")
+            for name, reference in self.stylize.references.items():
+                if reference.style:
+                    where = f"stylize.references.{name}.style"
+                    _must_be_one_of(reference.style, self.styles, where, "styles")
+            if not (self.stylize.model or self.finetune):
+                raise ValueError("stylize: needs a finetune section, or stylize.model: a folder")
+        return self
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The rendered columns: `render`, then one per style."""
+        return ("render", *(f"style-{name}" for name in self.styles))
+
+    @property
+    def stylized_columns(self) -> tuple[str, ...]:
+        """The columns that the stylizer writes: one per reference."""
+        return tuple(f"stylized-{name}" for name in self.stylize.references) if self.stylize else ()
+
+    @property
+    def stylized_split(self) -> str | None:
+        return self.stylize.split if self.stylize else None
+
+    @property
+    def finetuned_styles(self) -> tuple[str, ...]:
+        """The styles that the stylizer trains on."""
+        if self.finetune is None:
+            return ()
+        return self.finetune.styles or tuple(self.styles)
+
+    def count(self, split: str) -> int:
+        """How many identities a split has."""
+        wanted = self.identities[split]
+        return wanted if isinstance(wanted, int) else len(seed_range(wanted))
+
+    def shard_names(self, split: str | None = None) -> list[str]:
+        """The shards of one split, or of all: ``train-00000``, ``train-00001``, ..."""
+        splits = self.identities if split is None else (split,)
+        return [
+            f"{s}-{number:05d}"
+            for s in splits
+            for number in range(-(-self.count(s) // self.shards.identities))
+        ]
+
+    def digest(self) -> str:
+        """SHA-256 of all that decides what the run writes; files count by content, not by path."""
+        content = self.model_dump(mode="json", exclude={"name", "allow_failed"})
+        if self.finetune and self.finetune.start:
+            content["finetune"]["start"] = _digest_path(self.finetune.start)
+        if self.stylize and self.stylize.model:
+            content["stylize"]["model"] = _digest_path(self.stylize.model)
+        for name, reference in self.stylize.references.items() if self.stylize else ():
+            if reference.image:
+                content["stylize"]["references"][name]["image"] = _digest_path(reference.image)
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def folder_name(self) -> str:
+        """The run's folder: its name and the head of its digest."""
+        return f"{self.name}-{self.digest()[:10]}"
+
+
+def _must_be_one_of(name: str, known: Collection[str], key: str, section: str) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"there: {', '.join(known) or 'nothing'}"
+        raise ValueError(f"{key}: {name!r} is not under {section}; {hint}")
+
+
+def _digest_path(path: Path) -> str:
+    """SHA-256 over a file, or over the files of a folder with their names."""
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]:
+        with file.open("rb") as opened:
+            content = hashlib.file_digest(opened, "sha256").hexdigest()
+        digest.update(f"{file.name if path.is_dir() else ''} {content}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""The stages, the shard format, the command line and the report: where the other packages meet."""

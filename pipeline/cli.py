@@ -1,0 +1,216 @@
+"""The command line: one verb a stage, each also usable alone."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import click
+
+from pipeline.errors import PipelineError
+from pipeline.folders import RunFolder, open_run
+
+OUR_PACKAGES = ("manifests", "eg3d_renderer", "stylize", "pipeline")
+
+
+def main() -> None:
+    """Run a verb. An error of ours is one line on stderr and exit code 2; a bug keeps its trace."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        _fail(error.format_message())
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except OSError as error:
+        _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
+    except Exception as error:
+        if type(error).__module__.split(".")[0] not in OUR_PACKAGES:
+            raise
+        _fail(str(error))
+
+
+def _fail(message: str) -> None:
+    print(f"diffstyle360: error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="diffstyle360")
+def cli() -> None:
+    """Multi-view heads from 3D GANs as training shards, and their 360° stylization.
+
+    Every stage takes a run manifest (see manifests/runs/demo.yaml) and writes into RUNS/NAME-HASH,
+    where the hash is that of all that decides the data. Finished shards are left as they are.
+    """
+
+
+def takes_run(command: Callable) -> Callable:
+    """The argument and options that every stage shares."""
+    manifest = click.argument("manifest", type=click.Path(path_type=Path))
+    out = click.option(
+        "--out", default="runs", show_default=True, type=click.Path(path_type=Path),
+        help="Folder of all runs.",
+    )  # fmt: skip
+    return manifest(out(command))
+
+
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
+)
+shard_option = click.option(
+    "--shard", "shards", multiple=True, help="Only this shard, e.g. train-00003 (repeatable)."
+)
+
+
+@cli.command()
+@takes_run
+def plan(manifest: Path, out: Path) -> None:
+    """Say which identities the run has, with their seeds, splits and shards."""
+    from pipeline.stages.plan import plan_run
+
+    folder = open_run(manifest, out)
+    print(
+        f"{folder.plan_path}: {plan_run(folder)} identities, {len(folder.run.shard_names())} shards"
+    )
+
+
+@cli.command()
+@takes_run
+@click.option(
+    "--column", "columns", multiple=True, help="Only 'render' or 'style-NAME' (repeatable)."
+)
+@shard_option
+@device_option
+def render(
+    manifest: Path, out: Path, columns: tuple[str, ...], shards: tuple[str, ...], device: str
+) -> None:
+    """Render the identities all around: the base column and one per style."""
+    from pipeline.devices import RENDER_THREADS, open_device
+    from pipeline.stages.render import render_shard
+
+    folder = open_run(manifest, out)
+    where = open_device(device, RENDER_THREADS)
+    for column in columns or folder.run.columns:
+        for shard in _missing_shards(folder, column, shards or folder.run.shard_names()):
+            render_shard(folder, column, shard, where)
+    _check_allowance(folder, columns or folder.run.columns, shards)
+
+
+@cli.command()
+@takes_run
+@click.option("--cpu", is_flag=True, help="Train on the CPU even where there is a GPU.")
+def finetune(manifest: Path, out: Path, cpu: bool) -> None:
+    """Fine-tune DiffStyle360 on the train split; continues where it was stopped.
+
+    Several GPUs: `accelerate launch --multi_gpu -m pipeline.cli finetune MANIFEST`.
+    """
+    from accelerate import PartialState
+
+    from pipeline.devices import FINETUNE_THREADS, open_device
+    from pipeline.stages.finetune import finetune_run
+
+    folder = open_run(manifest, out)
+    open_device("cpu" if cpu else "auto", FINETUNE_THREADS)
+    PartialState(cpu=cpu)
+    finetune_run(folder)
+
+
+@cli.command()
+@takes_run
+@click.option("--reference", "references", multiple=True, help="Only this one (repeatable).")
+@shard_option
+@device_option
+def stylize(
+    manifest: Path, out: Path, references: tuple[str, ...], shards: tuple[str, ...], device: str
+) -> None:
+    """Stylize a split, once per style reference."""
+    from pipeline.devices import STYLIZE_THREADS, open_device
+    from pipeline.stages.stylize import open_stylization, stylize_shard
+
+    folder = open_run(manifest, out)
+    where = open_device(device, STYLIZE_THREADS)
+    stylization = open_stylization(folder, where)
+    names = references or tuple(stylization.settings.references)
+    wanted = shards or folder.run.shard_names(stylization.settings.split)
+    for name in names:
+        for shard in _missing_shards(folder, f"stylized-{name}", wanted):
+            stylize_shard(stylization, name, shard)
+    _check_allowance(folder, [f"stylized-{name}" for name in names], shards)
+
+
+@cli.command()
+@takes_run
+def evaluate(manifest: Path, out: Path) -> None:
+    """Measure the stylized columns against the rendered truth, with baselines beside them."""
+    from pipeline.stages.evaluate import evaluate_run
+
+    folder = open_run(manifest, out)
+    print(f"{folder.metrics_path}: {evaluate_run(folder)} rows")
+
+
+@cli.command()
+@takes_run
+def report(manifest: Path, out: Path) -> None:
+    """Gather pictures, figures and counts in one HTML file that opens offline."""
+    from pipeline.stages.report import report_run
+
+    folder = open_run(manifest, out)
+    report_run(folder)
+    print(folder.report_path)
+
+
+@cli.command()
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option(
+    "--out", default="runs", show_default=True, type=click.Path(path_type=Path),
+    help="Folder of all runs.",
+)  # fmt: skip
+def verify(target: Path, out: Path) -> None:
+    """Check every shard of TARGET: a run manifest, or the folder of one column.
+
+    Hashes, counts, ends of archives, indexes, schemas, cameras, and that every member decodes. A
+    run's columns must hold exactly the planned samples; those that pass get a wids index.
+    """
+    from pipeline.stages.verify import verify_folder, verify_run
+
+    if target.is_dir():
+        print(f"{target}: {verify_folder(target)} samples, all whole")
+        return
+    folder = open_run(target, out)
+    print(f"{folder.path}: {verify_run(folder)} samples, all whole")
+    _check_allowance(folder, folder.run.columns + folder.run.stylized_columns, ())
+
+
+@cli.group()
+def bench() -> None:
+    """Measure this machine: each prints a table, and JSON with --json."""
+
+
+def _missing_shards(folder: RunFolder, column: str, shards: Sequence[str]) -> list[str]:
+    from pipeline.shards.writer import is_committed
+
+    known = folder.run.shard_names()
+    for shard in shards:
+        if shard not in known:
+            raise PipelineError(f"no shard {shard!r} in this run; {known[0]} to {known[-1]}")
+    return [shard for shard in shards if not is_committed(folder.column(column), shard)]
+
+
+def _check_allowance(folder: RunFolder, columns: Sequence[str], shards: Sequence[str]) -> None:
+    """Exit with 1 where more samples failed than the manifest allows; only whole columns count."""
+    from pipeline.counts import count_column
+
+    if shards:
+        return
+    for column in columns:
+        count = count_column(folder.column(column))
+        if count.failed > folder.run.allow_failed * count.total:
+            print(
+                f"diffstyle360: {folder.column(column)}: {count.failed} of {count.total} samples "
+                f"failed, more than allow_failed {folder.run.allow_failed:g}: {count.summary()}",
+                file=sys.stderr,
+            )
+            sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

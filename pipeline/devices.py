@@ -1,0 +1,47 @@
+"""The device that a stage computes on, and what its records say about it."""
+
+import importlib.metadata
+import platform
+from typing import Any
+
+import torch
+
+from pipeline.errors import PipelineError
+
+# On a CPU the order of a sum, and so its last bit, depends on the number of threads. Each stage
+# therefore has a fixed number: bytes must not depend on the machine's cores. Shards are what runs
+# in parallel.
+RENDER_THREADS = 1
+STYLIZE_THREADS = 1
+FINETUNE_THREADS = 2
+
+
+def open_device(name: str, threads: int) -> torch.device:
+    """``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+
+    Sets the number of CPU threads. Raises PipelineError for a device that is not there.
+    """
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise PipelineError(f"--device {name}: {reason}; use auto, cpu or cuda[:N]") from None
+    return device
+
+
+def describe_device(device: torch.device) -> dict[str, Any]:
+    """What made the bytes, for a shard's record: program, versions, device and threads."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+    return {
+        "program": importlib.metadata.version("diffstyle360"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": device.type,
+        "device_name": name or platform.machine(),
+        "threads": torch.get_num_threads(),
+    }

@@ -1,0 +1,242 @@
+"""Report: pictures, figures and counts of a run in one HTML file that opens offline."""
+
+import csv
+import json
+from typing import Any
+
+import jinja2
+import numpy as np
+import pyarrow.parquet as pq
+import yaml
+
+from pipeline.counts import count_column
+from pipeline.errors import PipelineError
+from pipeline.folders import RunFolder
+from pipeline.references import open_reference
+from pipeline.shards.files import write_whole
+from pipeline.shards.reader import Column, read_clip
+from pipeline.shards.records import read_commit
+from pipeline.stages import pictures
+
+TURNED = 3  # identities on turntables
+SHEET_ROWS, SHEET_VIEWS = 6, 8
+COMPARED = 2  # identities side by side, per reference
+
+
+def report_run(folder: RunFolder) -> None:
+    """Write `report.html`, and its pictures as files of their own below `pictures/`.
+
+    Raises PipelineError where the run is not verified yet.
+    """
+    if not folder.verified_path.is_file():
+        raise PipelineError(f"{folder.verified_path}: not there; run `diffstyle360 verify` first")
+    template = jinja2.Environment(
+        loader=jinja2.PackageLoader("pipeline", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template("report.html.j2")
+    page = template.render(
+        run=folder.run,
+        name=folder.path.name,
+        digest=folder.run.digest(),
+        manifest=yaml.safe_dump(folder.run.model_dump(mode="json"), sort_keys=False),
+        counts=_count(folder),
+        turntables=_turn(folder),
+        sheets=_sheets(folder),
+        comparisons=_compare(folder),
+        metrics=_average(folder),
+        losses=_plot_losses(folder),
+        provenance=_provenance(folder),
+    )
+    write_whole(folder.report_path, page.encode())
+
+
+def _count(folder: RunFolder) -> list[dict[str, Any]]:
+    """A row per column: how its samples ended, its size, and how fast it was made."""
+    rows = []
+    for name in (*folder.run.columns, *folder.run.stylized_columns):
+        column = folder.column(name)
+        count = count_column(column)
+        commits = [read_commit(path) for path in column.glob("*.parquet")]
+        rows.append(
+            {
+                "column": name,
+                "shards": len(commits),
+                "samples": count.total,
+                "ok": count.ok,
+                "failed": count.failed,
+                "failures": count.summary(),
+                "megabytes": sum(commit.bytes for commit in commits) / 1e6,
+                "views_per_second": count.ok * folder.run.rig.views / max(count.seconds, 1e-9),
+            }
+        )
+    return rows
+
+
+def _shown_keys(folder: RunFolder, wanted: int) -> list[str]:
+    """Identities that have all columns, of the stylized split if there is one."""
+    present = Column(folder.column("render")).keys
+    for name in (*folder.run.columns, *folder.run.stylized_columns):
+        there = set(Column(folder.column(name)).keys)
+        present = [key for key in present if key in there]
+    return present[:wanted]
+
+
+def _pairs(folder: RunFolder) -> list[tuple[str, str | None, str | None]]:
+    """Title, rendered column and stylized column of all there is to show, the content first."""
+    references = folder.run.stylize.references if folder.run.stylize else {}
+    pairs: list[tuple[str, str | None, str | None]] = [("content", "render", None)]
+    for style in folder.run.styles:
+        made = [name for name, reference in references.items() if reference.style == style]
+        stylized: list[str | None] = [f"stylized-{name}" for name in made]
+        pairs += [(style, f"style-{style}", name) for name in stylized or [None]]
+    images = [name for name, reference in references.items() if reference.image]
+    return pairs + [(name, None, f"stylized-{name}") for name in images]
+
+
+def _turn(folder: RunFolder) -> dict[str, Any]:
+    """Animations: the content and each style as rendered, below them what the stylizer made."""
+    pairs = _pairs(folder)
+    if not folder.run.stylize:
+        pairs = [(title, rendered, None) for title, rendered, _ in pairs]
+    tables = []
+    for key in _shown_keys(folder, TURNED):
+        blank = np.full_like(_views(folder, "render", key), pictures.PAPER)
+        rows = [[pair[row] for pair in pairs] for row in (1, 2)]
+        frames = [
+            pictures.strips([_views(folder, column, key) if column else blank for column in row])
+            for row in rows
+            if any(row)
+        ]
+        webp = pictures.encode_turntable(np.concatenate(frames, axis=1))
+        tables.append({"key": key, "uri": _keep(folder, f"turntable-{key}", webp)})
+    return {"titles": [title for title, _, _ in pairs], "tables": tables}
+
+
+def _sheets(folder: RunFolder) -> list[dict[str, str]]:
+    """A contact sheet per column: identities down, views across."""
+    sheets = []
+    shown = pictures.spread(folder.run.rig.views, SHEET_VIEWS)
+    for name in (*folder.run.columns, *folder.run.stylized_columns):
+        column = Column(folder.column(name))
+        keys = [column.keys[i] for i in pictures.spread(len(column), SHEET_ROWS)]
+        if keys:
+            sheet = pictures.contact_sheet([list(read_clip(column, key, shown)) for key in keys])
+            uri = _keep(folder, f"sheet-{name}", pictures.encode_webp(sheet))
+            sheets.append({"column": name, "uri": uri})
+    return sheets
+
+
+def _compare(folder: RunFolder) -> list[dict[str, str]]:
+    """Per reference: content, style image, then truth over output at front, side and back."""
+    if folder.run.stylize is None:
+        return []
+    count = folder.run.rig.views
+    views = [0, count // 8, count // 4, count // 2, count - count // 8]
+    comparisons = []
+    for title, rendered, stylized in _pairs(folder)[1:]:
+        if stylized is None:
+            continue
+        name = stylized.removeprefix("stylized-")
+        style_of = open_reference(folder, name)
+        rows = []
+        for key in _shown_keys(folder, COMPARED):
+            content, outputs = (_views(folder, c, key) for c in ("render", stylized))
+            blank = np.full_like(content[0], pictures.PAPER)
+            truth = [blank] * len(views)
+            if rendered is not None:
+                truth = list(_views(folder, rendered, key)[views])
+            rows.append([content[0], style_of(key), *truth])
+            rows.append([blank, blank, *outputs[views]])
+        webp = pictures.encode_webp(pictures.contact_sheet(rows))
+        uri = _keep(folder, f"compare-{name}", webp)
+        comparisons.append({"title": title, "uri": uri})
+    return comparisons
+
+
+def _views(folder: RunFolder, column: str, key: str) -> np.ndarray:
+    """All views of one identity, [V, H, W, 3]."""
+    return read_clip(Column(folder.column(column)), key, range(folder.run.rig.views))
+
+
+def _keep(folder: RunFolder, name: str, webp: bytes) -> str:
+    """Save a picture as a file of its own, and give it as a data URI."""
+    path = folder.path / "pictures" / f"{name}.webp"
+    path.parent.mkdir(exist_ok=True)
+    write_whole(path, webp)
+    return pictures.to_uri(webp)
+
+
+MEASURES = {  # column of metrics.parquet: title and how to read it
+    "psnr": ("PSNR", "PSNR in dB against the truth, higher is nearer"),
+    "ssim": ("SSIM", "SSIM against it, 1 is the truth"),
+    "style_distance": ("style", "style distance to the style image, 0 is best"),
+    "sharpness": ("sharpness", "gradient energy over the truth's, 1 is as sharp"),
+    "consistency": ("warp", "warp error between neighbouring views over the truth's"),
+    "seam": (
+        "seam",
+        "warp error from the last view to the first over that elsewhere, 1 is no seam",
+    ),
+}
+
+
+def _average(folder: RunFolder) -> dict[str, Any] | None:
+    """The metrics' means per reference and method; None where nothing was stylized."""
+    if not folder.metrics_path.is_file():
+        return None
+    table = pq.read_table(folder.metrics_path)
+    means = table.group_by(["reference", "method"], use_threads=False).aggregate(
+        [(name, "mean") for name in MEASURES]
+    )
+    rows = [
+        {
+            "reference": row["reference"],
+            "method": row["method"],
+            "values": [row[f"{name}_mean"] for name in MEASURES],
+        }
+        for row in means.to_pylist()
+    ]
+    return {
+        "titles": [title for title, _ in MEASURES.values()],
+        "legend": "; ".join(meaning for _, meaning in MEASURES.values()) + ".",
+        "rows": rows,
+    }
+
+
+def _plot_losses(folder: RunFolder) -> dict[str, Any] | None:
+    """The fine-tune's loss over steps as the points of an SVG polyline, 1000 x 200."""
+    path = folder.checkpoints / "loss.csv"
+    if not path.is_file():
+        return None
+    with path.open(newline="") as file:
+        rows = [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file)]
+    steps, losses = np.array(rows).T
+    window = max(1, len(losses) // 20)
+    smooth = np.convolve(np.pad(losses, (window - 1, 0), "edge"), np.ones(window) / window, "valid")
+    top = float(np.quantile(losses, 0.99)) or 1.0
+    x = 1000 * (steps - steps[0]) / max(1, steps[-1] - steps[0])
+
+    def line(values: np.ndarray) -> str:
+        y = 200 * (1 - np.minimum(values / top, 1))
+        return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
+
+    return {
+        "raw": line(losses),
+        "smooth": line(smooth),
+        "top": top,
+        "steps": int(steps[-1]) + 1,
+        "first": float(smooth[min(window, len(smooth) - 1)]),
+        "last": float(smooth[-1]),
+    }
+
+
+def _provenance(folder: RunFolder) -> list[dict[str, str]]:
+    """What made each column; shards that were made alike count once."""
+    lines: dict[str, set[str]] = {}
+    for name in (*folder.run.columns, *folder.run.stylized_columns):
+        for path in sorted(folder.column(name).glob("*.parquet")):
+            made = {k: v for k, v in read_commit(path).provenance.items() if k != "column"}
+            lines.setdefault(json.dumps(made, sort_keys=True), set()).add(name)
+    return [{"columns": ", ".join(sorted(names)), "made": made} for made, names in lines.items()]

@@ -1,0 +1,51 @@
+"""Verify: every shard is whole, and the columns of a run hold exactly what was planned."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.counts import count_column
+from pipeline.errors import PipelineError
+from pipeline.folders import RunFolder
+from pipeline.shards.files import write_whole
+from pipeline.shards.indexes import write_wids
+from pipeline.shards.verify import Finding, verify_column
+
+
+def verify_run(folder: RunFolder) -> int:
+    """Check all columns of a run, print every fault, and return how many samples were asked for.
+
+    A column without a fault gets its wids index; a run without one its `verified.json`, which says
+    how the samples of each column ended. Raises PipelineError with the first fault.
+    """
+    plan = folder.plan.select(["key", "split"]).to_pylist()
+    findings: list[Finding] = []
+    statuses: dict[str, dict[str, int]] = {}
+    for column in (*folder.run.columns, *folder.run.stylized_columns):
+        only = folder.run.stylized_split if column in folder.run.stylized_columns else None
+        expected = [row["key"] for row in plan if only in (None, row["split"])]
+        found = verify_column(folder.column(column), expected)
+        if not found:
+            write_wids(folder.column(column))
+        findings += found
+        statuses[column] = dict(count_column(folder.column(column)).statuses)
+    _refuse(folder.path, findings)
+    write_whole(folder.verified_path, json.dumps(statuses, indent=1, sort_keys=True).encode())
+    return sum(sum(column.values()) for column in statuses.values())
+
+
+def verify_folder(column: Path) -> int:
+    """Check one column by itself, print every fault, and return how many samples it records.
+
+    Raises PipelineError with the first fault.
+    """
+    _refuse(column, verify_column(column))
+    return count_column(column).total
+
+
+def _refuse(where: Path, findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        print(finding, file=sys.stderr)
+    if findings:
+        raise PipelineError(f"{where}: {len(findings)} faults found, the first: {findings[0]}")

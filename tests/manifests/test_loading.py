@@ -1,0 +1,117 @@
+"""Every kind of error in a run manifest is one line with file, key and reason."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from manifests import ManifestError, load_run
+
+Write = Callable[..., Path]
+
+
+def complaint(path: Path) -> str:
+    with pytest.raises(ManifestError) as caught:
+        load_run(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    return message.removeprefix(f"{path}: ")
+
+
+def test_shipped_manifests_load() -> None:
+    shipped = list((Path(__file__).parents[2] / "manifests" / "runs").glob("*.yaml"))
+    assert shipped
+    for path in shipped:
+        assert load_run(path).name == path.stem
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("sed", 1, "sed: unknown key; did you mean 'seed'?"),
+        ("rig.vews", 4, "rig.vews: unknown key; did you mean 'views'?"),
+        ("styles.statue.hue", 4, "styles.statue.hue: unknown key; known here: source, instance"),
+        ("finetune.hints.contnt", 1, "finetune.hints.contnt: unknown key; did you mean 'content'?"),
+        ("seed", None, "seed: missing, and it has no default"),
+        ("rig.views", None, "rig.views: missing, and it has no default"),
+        ("rig.views", "16", 'rig.views: must be a valid integer, not "16"'),
+        ("rig.views", 1, "rig.views: must be greater than or equal to 2, not 1"),
+        ("rig.elevation", 90.0, "rig.elevation: must be less than 90, not 90.0"),
+        ("rig.elevation", float("nan"), "rig.elevation: must be a finite number, not NaN"),
+        ("rig", 3, "rig: must be a mapping of kind, views, elevation, radius, focal"),
+        ("outputs.rgb", "gif", "outputs.rgb: must be 'png', 'webp' or 'jpeg', not \"gif\""),
+        ("outputs.mask", 1, "outputs.mask: must be a valid boolean, not 1"),
+        ("name", "Demo 1", "name: 'Demo 1': use up to 64 of a-z"),
+        ("styles", {"a.b": {"source": "x"}}, "styles.a.b: 'a.b': use up to 64 of a-z"),
+        ("identities.train", 0, "identities.train: 0 is neither a count nor a seed range"),
+        ("identities.train", "9-3", "identities.train: seed range '9-3' is empty"),
+        ("identities.train", "0-4294967296", "identities.train: seed range"),
+        ("identities.train", True, "identities.train: True is neither a count nor"),
+        (
+            "finetune.styles",
+            ["statu"],
+            "finetune.styles: 'statu' is not under styles; did you mean",
+        ),
+        ("finetune.views", 5, "finetune.views: 5 views in a clip, but rig.views is 4"),
+        ("finetune.hints", {"content": 0.0}, "finetune.hints: content and camera are both 0"),
+        ("stylize.split", "tset", "stylize.split: 'tset' is not under identities; did you mean"),
+        ("stylize.references.statue", {}, "stylize.references.statue: give exactly one of"),
+        ("stylize.references.statue.style", "x", "stylize.references.statue.style: 'x' is not"),
+        ("stylize.references", {}, "stylize.references: needs at least one entry"),
+        ("stylize.references.statue", {"image": "no.png"}, "stylize.references.statue.image: no"),
+        ("stylize.model", "nowhere", "stylize.model: no config.json in"),
+        ("finetune.start", "nowhere", "finetune.start: no config.json in"),
+        ("finetune", None, "stylize: needs a finetune section, or stylize.model: a folder"),
+        ("identities", {"test": 1}, "finetune: needs a split named 'train' under identities"),
+        ("styles", {}, "finetune: needs at least one entry under styles"),
+        ("allow_failed", 1.5, "allow_failed: must be less than or equal to 1, not 1.5"),
+    ],
+)
+def test_wrong_value_is_named(write_manifest: Write, key: str, value: Any, expected: str) -> None:
+    assert complaint(write_manifest({key: value})).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "must be a mapping of keys"),
+        (b"- a\n", "must be a mapping of keys"),
+        (b"name: [a\nseed: 1\n", "line 2: "),
+        (b"name: a\nname: b\n", "line 2: key 'name' given twice"),
+        (b"{{a: 1}: 2}\n", "line 1: a key must be a plain word"),
+        (b"a: *nothing\n", "line 1: found undefined alias"),
+        (b"a: !!python/object/apply:os.system [ls]\n", "line 1: could not determine a constructor"),
+        (b"\xff\xfe\x00", "not UTF-8 text"),
+        (b"\x00", "not readable as YAML"),
+        (b"[" * 3000, "nested too deeply"),
+        (b"#" * (1 << 20) + b"#", "larger than 1048576 bytes"),
+    ],
+)
+def test_bad_file_is_refused(tmp_path: Path, content: bytes, expected: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_bytes(content)
+    assert complaint(path).startswith(expected)
+
+
+def test_missing_file_and_folder_are_named(tmp_path: Path) -> None:
+    assert complaint(tmp_path / "none.yaml") == "cannot read it: No such file or directory"
+    assert complaint(tmp_path) == "cannot read it: Is a directory"
+
+
+def test_exponent_without_dot_is_a_number(tmp_path: Path, write_manifest: Write) -> None:
+    path = write_manifest()
+    path.write_text(
+        path.read_text().replace("checkpoint_every", "learning_rate: 1e-3\n  checkpoint_every")
+    )
+    run = load_run(path)
+    assert run.finetune is not None
+    assert run.finetune.learning_rate == 1e-3
+
+
+def test_paths_are_taken_from_the_manifests_folder(tmp_path: Path, write_manifest: Write) -> None:
+    (tmp_path / "mine.png").write_bytes(b"png")
+    run = load_run(write_manifest({"stylize.references.mine": {"image": "mine.png"}}))
+    assert run.stylize is not None
+    assert run.stylize.references["mine"].image == tmp_path / "mine.png"

@@ -1,0 +1,75 @@
+"""What a run manifest says: names of shards and columns, and the digest that names the run."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manifests import load_run
+from manifests.run import seed_range
+
+Write = Callable[..., Path]
+
+
+def test_shards_and_columns(write_manifest: Write) -> None:
+    run = load_run(write_manifest({"identities": {"train": 5, "test": "10-11"}}))
+    assert run.shard_names() == ["train-00000", "train-00001", "train-00002", "test-00000"]
+    assert run.shard_names("test") == ["test-00000"]
+    assert run.columns == ("render", "style-statue")
+    assert run.stylized_columns == ("stylized-statue",)
+    assert run.count("test") == 2
+
+
+def test_run_may_only_render(write_manifest: Write) -> None:
+    run = load_run(write_manifest({"finetune": None, "stylize": None, "styles": None}))
+    assert run.columns == ("render",)
+    assert run.stylized_columns == ()
+    assert run.finetuned_styles == ()
+
+
+def test_digest_names_the_data_and_not_the_file(tmp_path: Path, write_manifest: Write) -> None:
+    path = write_manifest()
+    digest = load_run(path).digest()
+    path.write_text("# a comment\n" + path.read_text())
+    assert load_run(path).digest() == digest
+    assert load_run(write_manifest({"name": "other"})).digest() == digest
+    assert load_run(write_manifest({"allow_failed": 0.5})).digest() == digest
+    assert load_run(write_manifest({"rig.elevation": 0.0})).digest() == digest  # the default
+    assert load_run(write_manifest({"rig.elevation": 1.0})).digest() != digest
+    assert load_run(write_manifest({"seed": 2})).digest() != digest
+
+
+def test_digest_follows_a_files_content(tmp_path: Path, write_manifest: Write) -> None:
+    digests = []
+    for name, content in [("a.png", b"1"), ("b.png", b"1"), ("b.png", b"2")]:
+        (tmp_path / name).write_bytes(content)
+        path = write_manifest({"stylize.references.mine": {"image": name}})
+        digests.append(load_run(path).digest())
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_digest_follows_a_models_content(tmp_path: Path, write_manifest: Write) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    digests = set()
+    for weights in (b"1", b"2"):
+        (tmp_path / "model" / "model.safetensors").write_bytes(weights)
+        digests.add(load_run(write_manifest({"stylize.model": "model"})).digest())
+        digests.add(load_run(write_manifest({"finetune.start": "model"})).digest())
+    assert len(digests) == 4
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 100))
+def test_seed_range_holds_both_ends(first: int, more: int) -> None:
+    last = min(first + more, 2**32 - 1)
+    seeds = seed_range(f"{first}-{last}")
+    assert (seeds[0], seeds[-1], len(seeds)) == (first, last, last - first + 1)
+    assert seed_range(str(first)) == range(first, first + 1)
+
+
+@pytest.mark.parametrize("text", ["", "-", "1-", "-1", "a-b", "1-2-3", "1.5", "4294967296", "²"])
+def test_seed_range_refuses(text: str) -> None:
+    with pytest.raises(ValueError, match="seed range"):
+        seed_range(text)
