@@ -1,0 +1,107 @@
+"""The Parquet file of a shard: one row per sample, and in its metadata what the tar must be."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from manifests.schemas import RECORD, SCHEMA_VERSION, VERSION_KEY
+from pipeline.shards import ShardError
+from pipeline.shards.codecs import encode_json
+
+_COMMIT_KEY = b"diffstyle360.commit"
+_SHA256_KEY = b"diffstyle360.sha256"  # of the rows and of the two keys above
+
+
+class Commit(NamedTuple):
+    """What a shard's Parquet says of its tar."""
+
+    samples: int  # in the tar; rows less failures
+    bytes: int
+    sha256: str
+    md5: str  # wids asks for it
+    provenance: dict[str, Any]  # what made the shard: generator, device, versions, settings
+    pyarrow: str  # version that wrote the Parquet
+
+
+def encode_records(rows: Sequence[Mapping[str, Any]], commit: Commit) -> bytes:
+    """The Parquet file of `rows` (see `manifests.schemas.RECORD`), same bytes for the same input.
+
+    Raises ShardError for a row that does not fit the schema.
+    """
+    metadata = {
+        VERSION_KEY: str(SCHEMA_VERSION).encode(),
+        _COMMIT_KEY: encode_json(commit._asdict()),
+    }
+    metadata[_SHA256_KEY] = _digest(rows, metadata)
+    try:
+        table = pa.Table.from_pylist(list(rows), schema=RECORD.with_metadata(metadata))
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="none", write_statistics=False)
+    except (pa.ArrowException, OverflowError, TypeError) as error:
+        raise ShardError(f"a record does not fit the schema: {_one_line(error)}") from error
+    return sink.getvalue().to_pybytes()
+
+
+def read_commit(path: Path) -> Commit:
+    """The commit record alone. Raises ShardError if the file is not a whole Parquet of ours."""
+    return _parse_commit(_guard(path, lambda: pq.read_metadata(path)).metadata, path)
+
+
+def read_records(path: Path, columns: list[str] | None = None) -> tuple[pa.Table, Commit]:
+    """Rows and commit record. Raises ShardError if the file is not a whole Parquet of ours."""
+    table = _guard(path, lambda: pq.ParquetFile(path).read(columns))
+    _guard(path, lambda: table.validate(full=True))
+    return table, _parse_commit(table.schema.metadata, path)
+
+
+def check_records(path: Path) -> str | None:
+    """What is wrong inside a Parquet that can be read: a changed row, a changed byte, or None."""
+    table, commit = read_records(path)
+    metadata = table.schema.metadata
+    if not table.schema.equals(RECORD):
+        return "columns differ from the schema of version " + metadata[VERSION_KEY].decode()
+    rows = table.to_pylist()
+    if metadata.get(_SHA256_KEY) != _digest(rows, metadata):
+        return "rows or commit record were changed after the commit (sha256 differs)"
+    if commit.pyarrow == pa.__version__ and encode_records(rows, commit) != path.read_bytes():
+        return "a byte was changed after the commit"
+    return None
+
+
+def _digest(rows: Sequence[Mapping[str, Any]], metadata: Mapping[bytes, bytes]) -> bytes:
+    digest = hashlib.sha256(json.dumps(list(rows), sort_keys=True, default=str).encode())
+    for key in (VERSION_KEY, _COMMIT_KEY):
+        digest.update(metadata[key])
+    return digest.hexdigest().encode()
+
+
+def _guard(path: Path, read: Any) -> Any:
+    try:
+        return read()
+    except FileNotFoundError as error:
+        raise ShardError(f"{path}: missing; make the shard again") from error
+    except (OSError, ValueError, pa.ArrowException, MemoryError) as error:
+        raise ShardError(f"{path}: not readable as Parquet: {_one_line(error)}") from error
+
+
+def _parse_commit(metadata: Mapping[bytes, bytes] | None, path: Path) -> Commit:
+    metadata = metadata or {}
+    version = metadata.get(VERSION_KEY, b"").decode("ascii", "replace")
+    if version != str(SCHEMA_VERSION):
+        raise ShardError(
+            f"{path}: schema version {version or 'missing'}, this program reads {SCHEMA_VERSION}: "
+            "use the program that wrote it, or make the shard again"
+        )
+    try:
+        return Commit(**json.loads(metadata[_COMMIT_KEY]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ShardError(f"{path}: no commit record; make the shard again") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
