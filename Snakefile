@@ -3,12 +3,14 @@
 snakemake --cores all --config manifest=manifests/runs/demo.yaml [out=runs]
 """
 
+import fcntl
+import os
 import sys
 from pathlib import Path
 
 from snakemake.utils import min_version
 
-from manifests import load_run
+from manifests import ManifestError, load_run
 
 min_version("9.10")
 shell.prefix(f'export PATH="{Path(sys.executable).parent}:$PATH"; ')
@@ -19,7 +21,10 @@ container: "docker://python:3.12-slim"
 
 MANIFEST = config.get("manifest", "manifests/runs/demo.yaml")
 OUT = config.get("out", "runs")
-RUN = load_run(MANIFEST)
+try:
+    RUN = load_run(MANIFEST)
+except ManifestError as error:
+    sys.exit(f"error: {error}")
 FOLDER = f"{OUT}/{RUN.folder_name()}"
 ARGUMENTS = f"{MANIFEST} --out {OUT}"
 SHARD = f"{FOLDER}/{{column}}/{{shard}}"
@@ -48,6 +53,21 @@ wildcard_constraints:
 localrules:
     all,
     plan,
+
+
+onstart:
+    # Snakemake's own lock outlives a kill and then refuses the same command, so profiles/default
+    # turns it off. The kernel frees this one with the process, however that ends.
+    os.makedirs(FOLDER, exist_ok=True)
+    try:
+        fcntl.flock(
+            os.open(f"{FOLDER}/.lock", os.O_CREAT | os.O_WRONLY),
+            fcntl.LOCK_EX | fcntl.LOCK_NB,
+        )
+    except BlockingIOError:
+        sys.exit(
+            f"{FOLDER}: another snakemake is making this run; wait for it, or stop it"
+        )
 
 
 rule all:
@@ -172,6 +192,7 @@ rule report:
     input:
         f"{FOLDER}/verified.json",
         f"{FOLDER}/metrics.parquet" if RUN.stylize else [],
+        rules.finetune.output if RUN.finetune else [],
     output:
         f"{FOLDER}/report.html",
     log:

@@ -1,5 +1,6 @@
 """The command line: one verb a stage, each also usable alone."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ OUR_PACKAGES = ("manifests", "eg3d_renderer", "stylize", "pipeline")
 
 def main() -> None:
     """Run a verb. An error of ours is one line on stderr and exit code 2; a bug keeps its trace."""
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")  # its warnings are not the user's to mend
     try:
         cli.main(standalone_mode=False)
     except click.ClickException as error:

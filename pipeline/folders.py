@@ -51,10 +51,15 @@ class RunFolder:
 
     @cached_property
     def plan(self) -> pa.Table:
-        """The plan, one row an identity. Raises PipelineError where it was not made yet."""
+        """The plan, one row an identity. Raises PipelineError where it cannot be read."""
         if not self.plan_path.is_file():
             raise PipelineError(f"{self.plan_path}: no plan yet; run `diffstyle360 plan` first")
-        plan = pq.read_table(self.plan_path)
+        try:
+            plan = pq.read_table(self.plan_path)
+        except (pa.ArrowException, OSError, ValueError):
+            raise PipelineError(
+                f"{self.plan_path}: not readable as Parquet; remove it and plan again"
+            ) from None
         version = (plan.schema.metadata or {}).get(VERSION_KEY, b"none").decode()
         if version != str(SCHEMA_VERSION):
             raise PipelineError(

@@ -41,4 +41,4 @@ def read_image(path: Path) -> np.ndarray:
     paper = Image.new("RGBA", upright.size, "white")
     square = min(upright.size)
     fitted = ImageOps.fit(Image.alpha_composite(paper, upright).convert("RGB"), (square, square))
-    return np.asarray(fitted)
+    return np.array(fitted)

@@ -1,5 +1,6 @@
 """A run small enough to make in a second, and a way to write variants of its manifest."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ def write_manifest(tmp_path: Path) -> Callable[..., Path]:
     """Writes the tiny manifest with some keys replaced: ``write_manifest({"rig.views": 8})``."""
 
     def write(changes: dict[str, Any] | None = None, name: str = "run.yaml") -> Path:
-        content = yaml.safe_load(yaml.safe_dump(TINY))
+        content = copy.deepcopy(TINY)
         for key, value in (changes or {}).items():
             *parents, last = key.split(".")
             section = content
@@ -41,3 +42,32 @@ def write_manifest(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stylizer of 32 px and a few thousand parameters, random weights."""
+    import torch
+
+    from stylize import DiffStyle360, StylizerConfig
+
+    config = StylizerConfig(
+        image_size=32,
+        latent_factor=4,
+        channels=(8,),
+        attention=(True,),
+        motion=(1,),
+        layers=1,
+        heads=2,
+        groups=4,
+        cross_attention_dim=8,
+        hint_channels=(8, 8, 8),
+        window=2,
+        prediction="sample",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = DiffStyle360(config)
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    model.save_pretrained(folder)
+    return folder

@@ -134,7 +134,7 @@ def _compare(folder: RunFolder) -> list[dict[str, str]]:
     if folder.run.stylize is None:
         return []
     count = folder.run.rig.views
-    views = [0, count // 8, count // 4, count // 2, count - count // 8]
+    views = sorted({0, count // 8, count // 4, count // 2, count - max(1, count // 8)})
     comparisons = []
     for title, rendered, stylized in _pairs(folder)[1:]:
         if stylized is None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.shards import ShardError, codecs
 from pipeline.shards.reader import Column, epoch_order, read_clip, zip_columns
+from pipeline.shards.writer import ShardWriter
 
 KEYS = [f"train-{i:08d}" for i in (0, 2, 3, 4, 5)]
 
@@ -163,3 +164,13 @@ def test_reading_needs_no_torch():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
+
+
+def test_a_shard_in_which_all_failed_holds_no_key(tmp_path, make_sample):
+    for name, key in (("train-00000", KEYS[0]), ("train-00001", KEYS[1])):
+        with ShardWriter(tmp_path, name, {}) as shard:
+            if key == KEYS[0]:
+                shard.fail(key, "non_finite", "view 0", seed=1, split="train")
+            else:
+                shard.add(key, make_sample(key, 1), seed=1, split="train", seconds=1.0)
+    assert Column(tmp_path).keys == [KEYS[1]]

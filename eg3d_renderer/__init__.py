@@ -1,0 +1,8 @@
+"""3D GAN -> views: images, depth and masks of one identity from any camera."""
+
+from eg3d_renderer import cameras
+from eg3d_renderer.errors import RendererError
+from eg3d_renderer.generators import Generator, latents, load_generator
+
+
+__all__ = ["Generator", "RendererError", "cameras", "latents", "load_generator"]

@@ -1,0 +1,137 @@
+"""What a stylizer is made of: sizes, latent codec and noise schedule."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+PREDICTIONS = ("epsilon", "sample", "v_prediction")
+
+
+class StylizerError(RuntimeError):
+    """Something the user can mend; the message is one line: what, where, what to do."""
+
+
+@dataclass(frozen=True)
+class StylizerConfig:
+    """Sizes of every part; lists go from the finest level to the coarsest.
+
+    `latent_factor` f: images enter the networks as f x f blocks of pixels. `motion`:
+    temporal transformer layers per level. `window`: the most views
+    the motion modules see at once. `hint_residual` makes the network predict its departure from the
+    hint's own latents (prediction "sample" only): from random weights, it starts at the hint.
+    """
+
+    image_size: int
+    latent_factor: int
+    channels: tuple[int, ...]
+    attention: tuple[bool, ...]
+    motion: tuple[int, ...]
+    layers: int
+    heads: int
+    groups: int
+    cross_attention_dim: int
+    hint_channels: tuple[int, ...]
+    window: int
+    prediction: str = "epsilon"
+    hint_residual: bool = False
+    gate_bias: float = -2.0
+    latent_scale: float = 1.0
+    train_timesteps: int = 1000
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "attention", "motion", "hint_channels"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for problem in self._problems():
+            raise StylizerError(f"stylizer config: {problem}")
+
+    def _problems(self) -> list[str]:
+        whole = ("image_size", "latent_factor", "layers", "heads", "groups", "cross_attention_dim")
+        sizes = {name: getattr(self, name) for name in (*whole, "window", "train_timesteps")}
+        problems = [
+            f"{k}: {v!r} is not a positive integer"
+            for k, v in sizes.items()
+            if not (type(v) is int and v > 0)
+        ]
+        if problems:
+            return problems
+        coarsest = self.latent_factor * 2 ** (len(self.channels) - 1)
+        if self.image_size % coarsest:
+            problems.append(f"image_size: {self.image_size} is not a multiple of {coarsest}")
+        if len(self.attention) != len(self.channels) or not any(self.attention):
+            problems.append("attention: needs one flag per entry of channels, at least one true")
+        if len(self.motion) != len(self.channels) or any(n < 0 for n in self.motion):
+            problems.append("motion: needs one layer count >= 0 per entry of channels")
+        if any(c % self.groups or c % (2 * self.heads) for c in self.channels):
+            problems.append("channels: must be multiples of groups and of twice heads")
+        if 2 ** (len(self.hint_channels) - 1) != self.latent_factor:
+            problems.append(
+                f"hint_channels: {len(self.hint_channels)} entries halve the hint "
+                f"{len(self.hint_channels) - 1} times, latent_factor is {self.latent_factor}"
+            )
+        if self.prediction not in PREDICTIONS:
+            problems.append(f"prediction: {self.prediction!r} is not one of {PREDICTIONS}")
+        if self.hint_residual and self.prediction != "sample":
+            problems.append("hint_residual: needs prediction 'sample'")
+        if not 0 < self.beta_start < self.beta_end < 1:
+            problems.append("beta_start, beta_end: must satisfy 0 < start < end < 1")
+        return problems
+
+    @property
+    def latent_channels(self) -> int:
+        return 3 * self.latent_factor**2
+
+    @property
+    def latent_size(self) -> int:
+        return self.image_size // self.latent_factor
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "StylizerConfig":
+        """Parse `to_json`'s text. Raises StylizerError on bad JSON, unknown or missing keys."""
+        try:
+            values: dict[str, Any] = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise StylizerError(f"stylizer config: not JSON ({error})") from None
+        fields = {field.name for field in dataclasses.fields(cls)}
+        if not isinstance(values, dict) or set(values) != fields:
+            wrong = sorted(fields ^ set(values)) if isinstance(values, dict) else "not an object"
+            raise StylizerError(f"stylizer config: missing or unknown keys {wrong}")
+        return cls(**values)
+
+    def schedule(self) -> dict[str, Any]:
+        """Arguments of every diffusers scheduler used here (Stable Diffusion's DDIM settings)."""
+        return {
+            "num_train_timesteps": self.train_timesteps,
+            "beta_start": self.beta_start,
+            "beta_end": self.beta_end,
+            "beta_schedule": "scaled_linear",
+            "timestep_spacing": "leading",
+            "steps_offset": 1,
+            "clip_sample": False,
+            "set_alpha_to_one": False,
+            "prediction_type": self.prediction,
+        }
+
+
+def demo() -> StylizerConfig:
+    """The small preset: 64 px images as 4x4 pixel blocks, for training from nothing on a CPU."""
+    return StylizerConfig(
+        image_size=64,
+        latent_factor=4,
+        channels=(64, 96),
+        attention=(False, True),
+        motion=(0, 1),
+        layers=1,
+        heads=4,
+        groups=32,
+        cross_attention_dim=32,
+        hint_channels=(16, 32, 64),
+        window=4,
+        prediction="sample",
+        hint_residual=True,
+    )

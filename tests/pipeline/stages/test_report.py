@@ -1,0 +1,50 @@
+import re
+from collections.abc import Callable
+
+import pytest
+
+from pipeline.errors import PipelineError
+from pipeline.folders import RunFolder
+from pipeline.stages.report import report_run
+from pipeline.stages.verify import verify_run
+from tests.pipeline.conftest import make_columns
+
+
+def test_page_is_self_contained_and_shows_everything(copied_run: RunFolder) -> None:
+    report_run(copied_run)
+    page = copied_run.report_path.read_text()
+    sources = re.findall(r'(?:src|href)="([^"]{0,30})', page)
+    assert sources
+    assert all(source.startswith("data:image/webp;base64,") for source in sources)
+    assert "http" not in re.sub(r"base64,[^\"]*", "", page)
+    for text in (
+        "Turntables",
+        "Stylization",
+        "transfer_statistics",
+        "loss curve",
+        "tiny",
+        "seed: 1",
+    ):
+        assert text in page
+    names = {path.stem for path in (copied_run.path / "pictures").iterdir()}
+    assert {"turntable-test-00000000", "compare-statue", "sheet-render"} <= names
+
+
+def test_run_that_only_renders_has_a_report(open_variant: Callable[..., RunFolder]) -> None:
+    folder = open_variant({"finetune": None, "stylize": None, "styles": {}})
+    make_columns(folder)
+    with pytest.raises(PipelineError, match="run `diffstyle360 verify` first"):
+        report_run(folder)
+    verify_run(folder)
+    report_run(folder)
+    page = folder.report_path.read_text()
+    assert "Turntables" in page
+    assert "Stylization" not in page
+    assert "Figures" not in page
+
+
+def test_names_from_the_manifest_are_escaped(copied_run: RunFolder) -> None:
+    source = copied_run.run.generator.model_copy(update={"source": "<script>alert(1)</script>"})
+    folder = RunFolder(copied_run.run.model_copy(update={"generator": source}), copied_run.path)
+    report_run(folder)
+    assert "<script>alert" not in folder.report_path.read_text()

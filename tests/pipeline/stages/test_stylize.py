@@ -1,0 +1,144 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import pipeline.stages.stylize as stage
+from pipeline.counts import count_column
+from pipeline.errors import PipelineError
+from pipeline.folders import RunFolder
+from pipeline.images import to_model
+from pipeline.shards.codecs import to_uint8
+from pipeline.shards.reader import Column, read_clip
+from pipeline.shards.writer import ShardWriter
+from pipeline.stages.stylize import open_stylization, stylize_shard
+from stylize import DiffStyle360, stylize_views
+from tests.pipeline.conftest import make_columns
+
+Open = Callable[..., RunFolder]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def open_bulk(open_variant: Open, tiny_model: Path) -> Open:
+    """Opens a run that stylizes with the tiny model and trains nothing; its columns are made."""
+
+    def open_it(changes: dict[str, Any] | None = None) -> RunFolder:
+        base = {"finetune": None, "stylize.model": str(tiny_model)}
+        folder = open_variant(base | (changes or {}))
+        make_columns(folder)
+        return folder
+
+    return open_it
+
+
+def stylize(folder: RunFolder, reference: str = "statue") -> dict[str, dict[str, Any]]:
+    stylization = open_stylization(folder, CPU)
+    for shard in folder.run.shard_names(folder.run.stylized_split):
+        stylize_shard(stylization, reference, shard)
+    column = Column(folder.column(f"stylized-{reference}"))
+    return {key: column.read(key, decoded=False) for key in column.keys}
+
+
+def test_column_is_what_the_stylizer_makes(made_run: RunFolder) -> None:
+    [row] = made_run.rows("test-00000")
+    render, style = (Column(made_run.column(name)) for name in ("render", "style-statue"))
+    views = to_model(read_clip(render, row["key"], range(4)), 32)
+    reference = style.read(row["key"], ["reference_00.rgb"])["reference_00.rgb.png"]
+    model = DiffStyle360.from_pretrained(made_run.stylizer).eval()
+    expected = stylize_views(
+        model,
+        views[0],
+        views[2],
+        views,
+        to_model(reference[None], 32)[0],
+        steps=2,
+        seed=row["noise_seed"],
+    )
+    column = Column(made_run.column("stylized-statue"))
+    assert column.keys == ["test-00000000"]
+    np.testing.assert_array_equal(read_clip(column, row["key"], range(4)), to_uint8(expected))
+    meta = column.read(row["key"], ["json"])["json"]
+    assert meta["settings"]["presence"] == 1.0
+    assert len(meta["views"]) == 4
+
+
+def test_bytes_do_not_depend_on_shards(open_bulk: Open) -> None:
+    split = {"stylize.split": "train"}
+    one = stylize(open_bulk(split | {"shards.identities": 1}))
+    three = stylize(open_bulk(split | {"shards.identities": 3}))
+    assert len(one) == 3
+    assert one == three
+
+
+def test_one_image_for_all(tmp_path: Path, open_bulk: Open) -> None:
+    Image.new("RGB", (40, 40), (200, 30, 30)).save(tmp_path / "red.png")
+    Image.new("RGB", (40, 40), (30, 30, 200)).save(tmp_path / "blue.png")
+    references = {"red": {"image": "red.png"}, "blue": {"image": "blue.png"}}
+    folder = open_bulk({"stylize.references": references, "styles": {}})
+    assert stylize(folder, "red") != stylize(folder, "blue")
+
+
+def test_camera_hint_shows_another_identity(open_bulk: Open) -> None:
+    folder = open_bulk({"stylize.hint": "camera"})
+    stylization = open_stylization(folder, CPU)
+    hint = stage._render_hint(stylization, "test-00000000", 32)
+    views = to_model(read_clip(Column(folder.column("render")), "test-00000000", range(4)), 32)
+    assert hint.shape == views.shape
+    assert (hint - views).abs().mean() > 0.01
+    assert stylize(folder) != stylize(open_bulk())
+
+
+@pytest.mark.parametrize(
+    ("dial", "value"),
+    [("presence", 0.0), ("temperature", 0.5), ("steps", 3), ("style_guidance", 2)],
+)
+def test_every_dial_has_an_effect(open_bulk: Open, dial: str, value: float) -> None:
+    sample, other = (
+        stylize(folder)["test-00000000"]["view_00.rgb.png"]
+        for folder in (open_bulk(), open_bulk({f"stylize.{dial}": value}))
+    )
+    assert sample != other
+
+
+def test_damaged_content_is_a_failed_row(open_bulk: Open) -> None:
+    folder = open_bulk({"stylize.split": "train"})
+    tar = folder.column("render") / "train-00000.tar"
+    damaged = bytearray(tar.read_bytes())
+    damaged[600] ^= 1
+    tar.write_bytes(damaged)
+    assert list(stylize(folder)) == ["train-00000001", "train-00000002"]
+    count = count_column(folder.column("stylized-statue"))
+    assert count.statuses == {"ok": 2, "content_unreadable": 1}
+    assert "sha256 differs" in count.examples["content_unreadable"]
+
+
+def test_failed_content_is_a_failed_row(open_bulk: Open) -> None:
+    folder = open_bulk()
+    with ShardWriter(folder.column("render"), "test-00000", {}) as writer:
+        writer.fail("test-00000000", "non_finite", "view 1", seed=1, split="test")
+    assert stylize(folder) == {}
+    [message] = count_column(folder.column("stylized-statue")).examples.values()
+    assert "no sample test-00000000; it failed or was not planned" in message
+
+
+def test_non_finite_output_is_a_failed_row(
+    open_bulk: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = open_bulk()
+    monkeypatch.setattr(stage, "stylize_views", lambda *_, hint, **__: hint * torch.nan)
+    assert stylize(folder) == {}
+    assert count_column(folder.column("stylized-statue")).statuses == {"non_finite": 1}
+
+
+def test_what_is_missing_is_named(made_run: RunFolder, open_variant: Open) -> None:
+    with pytest.raises(PipelineError, match="run `diffstyle360 finetune` first"):
+        open_stylization(open_variant(), CPU)
+    with pytest.raises(PipelineError, match="no stylize section"):
+        open_stylization(open_variant({"stylize": None}), CPU)
+    with pytest.raises(PipelineError, match="no reference 'joker'"):
+        stylize_shard(open_stylization(made_run, CPU), "joker", "test-00000")

@@ -1,0 +1,44 @@
+import json
+
+import pytest
+
+from pipeline.errors import PipelineError
+from pipeline.folders import RunFolder
+from pipeline.stages.verify import verify_folder, verify_run
+
+
+def test_a_whole_run_is_counted_and_indexed(made_run: RunFolder) -> None:
+    statuses = json.loads(made_run.verified_path.read_text())
+    assert statuses == {
+        "render": {"ok": 4}, "style-statue": {"ok": 4}, "stylized-statue": {"ok": 1},
+    }  # fmt: skip
+    for column, expected in (("render", 3), ("stylized-statue", 1)):
+        wids = json.loads((made_run.column(column) / "wids.json").read_text())
+        assert len(wids["shardlist"]) == expected
+    assert verify_folder(made_run.column("style-statue")) == 4
+
+
+def test_every_fault_is_printed_and_the_first_one_is_the_error(
+    copied_run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied_run.verified_path.unlink()
+    tar = copied_run.column("render") / "train-00000.tar"
+    damaged = bytearray(tar.read_bytes())
+    damaged[700] ^= 1
+    tar.write_bytes(damaged)
+    for path in copied_run.column("stylized-statue").glob("test-*"):
+        path.unlink()
+    with pytest.raises(
+        PipelineError, match=r"faults found, the first: render/train-00000\.tar: tr"
+    ):
+        verify_run(copied_run)
+    lines = capsys.readouterr().err
+    assert "render/train-00000.tar: train-00000000.view_00.rgb.png: sha256 differs" in lines
+    assert "stylized-statue: test-00000000: neither ok nor failed" in lines
+    assert not copied_run.verified_path.exists()
+
+
+def test_a_folder_without_shards_is_a_fault(copied_run: RunFolder) -> None:
+    (copied_run.path / "empty").mkdir()
+    with pytest.raises(PipelineError, match="no shard here"):
+        verify_folder(copied_run.path / "empty")

@@ -1,0 +1,160 @@
+"""The command line as a user meets it: exit codes, and one line where it says no."""
+
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from pipeline.cli import cli, main
+from pipeline.folders import RunFolder, open_run
+from pipeline.shards.writer import ShardWriter
+from pipeline.stages.plan import plan_run
+
+Write = Callable[..., Path]
+Run = Callable[..., "Done"]
+VERBS = ("plan", "render", "finetune", "stylize", "evaluate", "report", "verify")
+
+
+@dataclass
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
+    """Calls `diffstyle360 ARGUMENTS` in this process, up to its exit."""
+
+    def call(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["diffstyle360", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        shown = capsys.readouterr()
+        return Done(code, shown.out, shown.err)
+
+    return call
+
+
+def refusal(done: Done | subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("diffstyle360: error: ")
+    assert "Traceback" not in done.stderr
+    return last.removeprefix("diffstyle360: error: ")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb: str) -> None:
+    shown = CliRunner().invoke(cli, [verb, "--help"])
+    assert shown.exit_code == 0
+    assert "Usage:" in shown.output
+
+
+def test_wrong_usage_is_one_line(run: Run, write_manifest: Write, tmp_path: Path) -> None:
+    assert refusal(run("rendr")).startswith("No such command 'rendr'")
+    assert refusal(run("plan")).startswith("Missing argument 'MANIFEST'")
+    assert "unknown key" in refusal(run("plan", write_manifest({"sed": 1})))
+    missing = refusal(run("plan", tmp_path / "none.yaml"))
+    assert missing.endswith("none.yaml: cannot read it: No such file or directory")
+
+
+def test_wrong_names_are_one_line(run: Run, write_manifest: Write, tmp_path: Path) -> None:
+    manifest, out = write_manifest(), tmp_path / "runs"
+    assert "no plan yet; run `diffstyle360 plan` first" in refusal(
+        run("render", manifest, "--out", out, "--column", "render", "--shard", "test-00000")
+    )
+    plan_run(open_run(manifest, out))
+    for arguments, expected in [
+        (("--shard", "test-00009"), "no shard 'test-00009' in this run"),
+        (("--column", "style-joker"), "no column 'style-joker' to render; there: render, style-st"),
+        (("--device", "cuda:99"), "--device cuda:99: "),
+        (("--device", "abacus"), "--device abacus: "),
+    ]:
+        assert refusal(run("render", manifest, "--out", out, *arguments)).startswith(expected)
+    wrong = write_manifest({"styles.statue.source": "procedural:statu"})
+    plan_run(open_run(wrong, out))
+    told = refusal(run("render", wrong, "--out", out, "--column", "style-statue"))
+    assert "did you mean 'procedural:statue'?" in told
+
+
+def test_full_disk_is_one_line_and_leaves_nothing(write_manifest: Write, tmp_path: Path) -> None:
+    """Real processes: one that may not write more than 4 KiB to a file, then one that may."""
+    manifest, out = write_manifest(), tmp_path / "runs"
+    folder = open_run(manifest, out)
+    plan_run(folder)
+    command = [sys.executable, "-m", "pipeline.cli", "render", manifest, "--out", out]
+    command += ["--column", "render", "--shard", "test-00000"]
+    told = refusal(
+        subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
+        )
+    )
+    assert "test-00000.tar: cannot write: File too large; raise the limit on file sizes" in told
+    assert list(folder.column("render").iterdir()) == []
+    assert subprocess.run(command).returncode == 0
+
+
+def test_out_folder_that_cannot_be_made_is_one_line(
+    run: Run, write_manifest: Write, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    told = refusal(run("plan", write_manifest(), "--out", tmp_path / "file" / "runs"))
+    assert "Not a directory" in told
+
+
+def test_rendering_twice_does_the_second_time_nothing(
+    run: Run, write_manifest: Write, tmp_path: Path
+) -> None:
+    manifest, out = write_manifest(), tmp_path / "runs"
+    plan_run(open_run(manifest, out))
+    first = run("render", manifest, "--out", out)
+    assert first.returncode == 0
+    assert "style-statue/test-00000: 1/1" in first.stderr
+    second = run("render", manifest, "--out", out)
+    assert (second.returncode, second.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("allowed", "code"), [(0.2, 1), (0.25, 0)])
+def test_too_many_failures_are_exit_code_1(
+    run: Run, write_manifest: Write, tmp_path: Path, allowed: float, code: int
+) -> None:
+    manifest = write_manifest(
+        {"allow_failed": allowed, "styles": {}, "finetune": None, "stylize": None}
+    )
+    folder = open_run(manifest, tmp_path / "runs")
+    plan_run(folder)
+    with ShardWriter(folder.column("render"), "test-00000", {}) as writer:
+        writer.fail("test-00000000", "non_finite", "view 1", seed=1, split="test")
+    done = run("render", manifest, "--out", tmp_path / "runs")
+    assert done.returncode == code
+    told = "1 of 4 samples failed, more than allow_failed 0.2: 1 non_finite (first test-00000000"
+    assert (told in done.stderr) == (code == 1)
+
+
+def test_verify_names_the_damage(run: Run, copied_run: RunFolder) -> None:
+    column = copied_run.column("render")
+    good = run("verify", column)
+    assert (good.returncode, good.stdout) == (0, f"{column}: 4 samples, all whole\n")
+    tar = column / "test-00000.tar"
+    tar.write_bytes(tar.read_bytes()[:-512])
+    assert "render/test-00000.tar: " in refusal(run("verify", column))
+
+
+def test_a_bug_keeps_its_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["diffstyle360", "plan", "x.yaml"])
+    monkeypatch.setattr("pipeline.cli.open_run", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main()

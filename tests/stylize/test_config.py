@@ -1,0 +1,41 @@
+import dataclasses
+import json
+
+import pytest
+
+from stylize.config import StylizerConfig, StylizerError, demo
+
+
+def test_json_round_trip():
+    assert StylizerConfig.from_json(demo().to_json()) == demo()
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"image_size": 63}, "image_size"),
+        ({"image_size": 0}, "image_size"),
+        ({"window": 2.5}, "window"),
+        ({"channels": (60, 96)}, "channels"),
+        ({"attention": (False, False)}, "attention"),
+        ({"motion": (1,)}, "motion"),
+        ({"hint_channels": (16,)}, "hint_channels"),
+        ({"prediction": "x0"}, "prediction"),
+        ({"prediction": "epsilon"}, "hint_residual"),
+        ({"beta_start": 0.5}, "beta_start"),
+    ],
+)
+def test_impossible_values_are_named(change, named):
+    with pytest.raises(StylizerError, match=named):
+        dataclasses.replace(demo(), **change)
+
+
+def test_bad_json_is_refused():
+    with pytest.raises(StylizerError, match="not JSON"):
+        StylizerConfig.from_json("{")
+    values = json.loads(demo().to_json())
+    with pytest.raises(StylizerError, match="extra"):
+        StylizerConfig.from_json(json.dumps({**values, "extra": 1}))
+    del values["window"]
+    with pytest.raises(StylizerError, match="window"):
+        StylizerConfig.from_json(json.dumps(values))

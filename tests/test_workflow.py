@@ -1,0 +1,143 @@
+"""The whole run under real Snakemake: same bytes for any cut of the work, and after any kill."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.folders import RunFolder, open_run
+from pipeline.shards.reader import Column
+
+ROOT = Path(__file__).parents[1]
+CHANGES = {
+    "identities": {"train": 4, "test": 2},
+    "stylize.split": "test",
+    "finetune.steps": 6,
+    "finetune.checkpoint_every": 1,
+}
+
+
+def snakemake(manifest: Path, out: Path, *arguments: str) -> list[str]:
+    config = ["--config", f"manifest={manifest}", f"out={out}"]
+    return [sys.executable, "-m", "snakemake", *arguments, *config]
+
+
+def make(manifest: Path, out: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        snakemake(manifest, out, *arguments), cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def make_until(manifest: Path, out: Path, started: Callable[[], bool]) -> None:
+    """Run the workflow and SIGKILL it with all its jobs as soon as `started`."""
+    process = subprocess.Popen(
+        snakemake(manifest, out, "--cores", "2", "--quiet", "all"),
+        cwd=ROOT,
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        while not started():
+            assert process.poll() is None, "the run ended before it could be killed"
+            time.sleep(0.01)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def all_samples(folder: RunFolder) -> dict[tuple[str, str], dict[str, bytes]]:
+    samples = {}
+    for name in (*folder.run.columns, *folder.run.stylized_columns):
+        column = Column(folder.column(name))
+        samples |= {(name, key): column.read(key, decoded=False) for key in column.keys}
+    return samples
+
+
+def test_any_cut_and_any_kill_give_the_same_bytes(
+    write_manifest: Callable[..., Path], tmp_path: Path, tiny_model: Path
+) -> None:
+    changes = CHANGES | {"finetune.start": str(tiny_model)}
+    one = write_manifest(changes | {"shards.identities": 1}, "one.yaml")
+    make(one, tmp_path / "one", "--cores", "1", "--jobs", "1", "--quiet", "all")
+    smooth = open_run(one, tmp_path / "one")
+
+    four = write_manifest(changes | {"shards.identities": 4}, "four.yaml")
+    folder = open_run(four, tmp_path / "four")
+    render, stylized = folder.column("render"), folder.column("stylized-statue")
+    for started in (
+        lambda: any(render.glob(".*.tar.*.tmp")),
+        lambda: any(folder.checkpoints.glob("checkpoint-*")),
+        lambda: any(stylized.glob(".*.tar.*.tmp")),
+    ):
+        make_until(four, tmp_path / "four", started)
+    assert not folder.report_path.exists()
+    make(four, tmp_path / "four", "--cores", "2", "--quiet", "all")
+
+    assert folder.report_path.is_file()
+    assert not list(folder.path.rglob(".*.tmp"))
+    samples = all_samples(folder)
+    assert len(samples) == 6 + 6 + 2
+    assert samples == all_samples(smooth)
+    weights = [f.stylizer / "model.safetensors" for f in (folder, smooth)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+    again = make(four, tmp_path / "four", "--cores", "2")
+    assert "Nothing to be done" in again
+    four.write_text("# a comment renders nothing again\n" + four.read_text())
+    assert "Nothing to be done" in make(four, tmp_path / "four", "--cores", "2")
+
+
+def test_a_second_snakemake_on_the_same_run_is_refused(
+    write_manifest: Callable[..., Path], tmp_path: Path
+) -> None:
+    import fcntl
+
+    manifest = write_manifest()
+    folder = open_run(manifest, tmp_path)
+    folder.path.mkdir(parents=True)
+    with (folder.path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run(
+            snakemake(manifest, tmp_path, "--cores", "1"), cwd=ROOT, capture_output=True, text=True
+        )
+    assert done.returncode != 0
+    assert "another snakemake is making this run" in done.stderr
+    assert not folder.plan_path.exists()
+
+
+@pytest.mark.parametrize(
+    ("removed", "jobs"),
+    [
+        ((), {"plan", "render", "finetune", "stylize", "evaluate", "verify", "report"}),
+        (("finetune", "stylize"), {"plan", "render", "verify", "report"}),
+        (("stylize",), {"plan", "render", "finetune", "verify", "report"}),
+    ],
+)
+def test_stages_follow_the_manifest(
+    write_manifest: Callable[..., Path], tmp_path: Path, removed: tuple[str, ...], jobs: set[str]
+) -> None:
+    manifest = write_manifest(dict.fromkeys(removed))
+    shown = subprocess.run(
+        snakemake(manifest, tmp_path, "-n"), cwd=ROOT, capture_output=True, text=True
+    )
+    assert shown.returncode == 0, shown.stderr
+    for job in ("plan", "render", "finetune", "stylize", "evaluate", "verify", "report"):
+        assert (f"rule {job}:" in shown.stdout) == (job in jobs), job
+
+
+def test_a_wrong_manifest_is_one_line(write_manifest: Callable[..., Path], tmp_path: Path) -> None:
+    manifest = write_manifest({"sed": 1})
+    assert yaml.safe_load(manifest.read_text())["sed"] == 1
+    done = subprocess.run(
+        snakemake(manifest, tmp_path, "-n"), cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert "sed: unknown key; did you mean 'seed'?" in done.stderr
