@@ -4,5 +4,4 @@ from eg3d_renderer import cameras
 from eg3d_renderer.errors import RendererError
 from eg3d_renderer.generators import Generator, latents, load_generator
 
-
 __all__ = ["Generator", "RendererError", "cameras", "latents", "load_generator"]

@@ -46,16 +46,16 @@ def sample_pose(
     arccos(1 - 2 pitch / pi), so pi/2 is level and the scale is not linear in degrees.
     Both are numbers or tensors that broadcast. Returns cam2world [V, 4, 4] float32.
     """
-    yaw, pitch = torch.broadcast_tensors(
+    theta, v = torch.broadcast_tensors(
         torch.as_tensor(yaw, dtype=torch.float64).reshape(-1),
         torch.as_tensor(pitch, dtype=torch.float64).reshape(-1),
     )
-    polar = torch.arccos(1 - 2 * pitch.clamp(POLE_MARGIN, math.pi - POLE_MARGIN) / math.pi)
+    polar = torch.arccos(1 - 2 * v.clamp(POLE_MARGIN, math.pi - POLE_MARGIN) / math.pi)
     origin = radius * torch.stack(
         [
-            torch.sin(polar) * torch.cos(math.pi - yaw),
+            torch.sin(polar) * torch.cos(math.pi - theta),
             torch.cos(polar),
-            torch.sin(polar) * torch.sin(math.pi - yaw),
+            torch.sin(polar) * torch.sin(math.pi - theta),
         ],
         dim=-1,
     )  # [V, 3]
@@ -126,13 +126,13 @@ def rays(label: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
     rotation, origin = cam2world[:, :3, :3], cam2world[:, :3, 3]
     # written out, not matmul: the bits of a view must not depend on how many views there are
     direction = torch.stack(
-        [x * rotation[:, i, 0, None] + y * rotation[:, i, 1, None] + rotation[:, i, 2, None]
-         for i in range(3)],
+        [
+            x * rotation[:, i, 0, None] + y * rotation[:, i, 1, None] + rotation[:, i, 2, None]
+            for i in range(3)
+        ],
         dim=-1,
     )  # [V, R * R, 3]
-    length = torch.sqrt(
-        direction[..., 0] ** 2 + direction[..., 1] ** 2 + direction[..., 2] ** 2
-    )
+    length = torch.sqrt(direction[..., 0] ** 2 + direction[..., 1] ** 2 + direction[..., 2] ** 2)
     direction = direction / length[..., None]
     return origin[:, None].expand_as(direction).contiguous(), direction
 

@@ -2,4 +2,4 @@
 
 
 class RendererError(ValueError):
-    """Something a user asked for cannot be rendered; the message is one line: what, where, what to do."""
+    """What a user asked for cannot be rendered; one line says what, where, and what to do."""

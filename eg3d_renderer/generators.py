@@ -45,7 +45,11 @@ class Generator(Protocol):
         ...
 
     def render(
-        self, planes: Tensor, ws: Tensor, cam: Tensor, neural_rendering_resolution: int | None = None
+        self,
+        planes: Tensor,
+        ws: Tensor,
+        cam: Tensor,
+        neural_rendering_resolution: int | None = None,
     ) -> dict[str, Tensor]:
         """One identity [1, ...] from V cameras, or V identities from one camera each.
 
@@ -64,7 +68,7 @@ class Generator(Protocol):
 
 def latents(seeds: list[int] | range, z_dim: int) -> Tensor:
     """z [N, z_dim] float32; row i is what EG3D draws for `--seeds=seeds[i]`."""
-    rows = [np.random.RandomState(seed).randn(1, z_dim) for seed in seeds]  # noqa: NPY002
+    rows = [np.random.RandomState(seed).randn(1, z_dim) for seed in seeds]
     return torch.from_numpy(np.concatenate(rows).astype(np.float32))
 
 

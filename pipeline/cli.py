@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from pipeline.bench import bench
 from pipeline.errors import PipelineError
 from pipeline.folders import RunFolder, open_run
 
@@ -43,6 +44,9 @@ def cli() -> None:
     Every stage takes a run manifest (see manifests/runs/demo.yaml) and writes into RUNS/NAME-HASH,
     where the hash is that of all that decides the data. Finished shards are left as they are.
     """
+
+
+cli.add_command(bench)
 
 
 def takes_run(command: Callable) -> Callable:
@@ -180,11 +184,6 @@ def verify(target: Path, out: Path) -> None:
     folder = open_run(target, out)
     print(f"{folder.path}: {verify_run(folder)} samples, all whole")
     _check_allowance(folder, folder.run.columns + folder.run.stylized_columns, ())
-
-
-@cli.group()
-def bench() -> None:
-    """Measure this machine: each prints a table, and JSON with --json."""
 
 
 def _missing_shards(folder: RunFolder, column: str, shards: Sequence[str]) -> list[str]:

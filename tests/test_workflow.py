@@ -1,5 +1,6 @@
 """The whole run under real Snakemake: same bytes for any cut of the work, and after any kill."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -9,15 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 
 from pipeline.folders import RunFolder, open_run
 from pipeline.shards.reader import Column
 
 ROOT = Path(__file__).parents[1]
 CHANGES = {
-    "identities": {"train": 4, "test": 2},
-    "stylize.split": "test",
+    "identities": {"train": 2, "test": 1},
     "finetune.steps": 6,
     "finetune.checkpoint_every": 1,
 }
@@ -69,37 +68,35 @@ def test_any_cut_and_any_kill_give_the_same_bytes(
     make(one, tmp_path / "one", "--cores", "1", "--jobs", "1", "--quiet", "all")
     smooth = open_run(one, tmp_path / "one")
 
-    four = write_manifest(changes | {"shards.identities": 4}, "four.yaml")
-    folder = open_run(four, tmp_path / "four")
+    many = write_manifest(changes | {"shards.identities": 4}, "many.yaml")
+    folder = open_run(many, tmp_path / "many")
     render, stylized = folder.column("render"), folder.column("stylized-statue")
     for started in (
         lambda: any(render.glob(".*.tar.*.tmp")),
         lambda: any(folder.checkpoints.glob("checkpoint-*")),
         lambda: any(stylized.glob(".*.tar.*.tmp")),
     ):
-        make_until(four, tmp_path / "four", started)
+        make_until(many, tmp_path / "many", started)
     assert not folder.report_path.exists()
-    make(four, tmp_path / "four", "--cores", "2", "--quiet", "all")
+    make(many, tmp_path / "many", "--cores", "2", "--quiet", "all")
 
     assert folder.report_path.is_file()
     assert not list(folder.path.rglob(".*.tmp"))
     samples = all_samples(folder)
-    assert len(samples) == 6 + 6 + 2
+    assert len(samples) == 3 + 3 + 1
     assert samples == all_samples(smooth)
     weights = [f.stylizer / "model.safetensors" for f in (folder, smooth)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
-    again = make(four, tmp_path / "four", "--cores", "2")
+    again = make(many, tmp_path / "many", "--cores", "2")
     assert "Nothing to be done" in again
-    four.write_text("# a comment renders nothing again\n" + four.read_text())
-    assert "Nothing to be done" in make(four, tmp_path / "four", "--cores", "2")
+    many.write_text("# a comment renders nothing again\n" + many.read_text())
+    assert "Nothing to be done" in make(many, tmp_path / "many", "--cores", "2")
 
 
 def test_a_second_snakemake_on_the_same_run_is_refused(
     write_manifest: Callable[..., Path], tmp_path: Path
 ) -> None:
-    import fcntl
-
     manifest = write_manifest()
     folder = open_run(manifest, tmp_path)
     folder.path.mkdir(parents=True)
@@ -135,7 +132,6 @@ def test_stages_follow_the_manifest(
 
 def test_a_wrong_manifest_is_one_line(write_manifest: Callable[..., Path], tmp_path: Path) -> None:
     manifest = write_manifest({"sed": 1})
-    assert yaml.safe_load(manifest.read_text())["sed"] == 1
     done = subprocess.run(
         snakemake(manifest, tmp_path, "-n"), cwd=ROOT, capture_output=True, text=True
     )

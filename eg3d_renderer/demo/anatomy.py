@@ -24,9 +24,7 @@ FACE_RADIUS = 0.78
 MARGIN = 0.22
 
 
-def parts(
-    x: Tensor, y: Tensor, z: Tensor, head: Head, *, whole: bool = False
-) -> dict[str, Tensor]:
+def parts(x: Tensor, y: Tensor, z: Tensor, head: Head, *, whole: bool = False) -> dict[str, Tensor]:
     """Signed distances [N] of the parts that this head has, negative inside.
 
     Features of the face are worked out only for points near it; elsewhere the distance to their
@@ -52,8 +50,8 @@ def parts(
         far = bound.clamp_min_(MARGIN)
         found["skin"] = torch.minimum(found["skin"], far)
         if len(near):
-            here = [v.index_select(0, near) for v in (x, ax, y, z, found["skin"])]
-            for name, d in features(*here, head).items():
+            hx, hax, hy, hz, skin = (v.index_select(0, near) for v in (x, ax, y, z, found["skin"]))
+            for name, d in features(hx, hax, hy, hz, skin, head).items():
                 found[name] = found.get(name, far).index_copy(0, near, d)
     return found
 
@@ -158,7 +156,7 @@ def eye_frame(ax: Tensor, y: Tensor, z: Tensor, head: Head) -> tuple[Tensor, Ten
 
 
 def lips(x: Tensor, y: Tensor, z: Tensor, head: Head) -> Tensor:
-    xx = x * x
+    xx = (x * x).clamp_max_(0.16)  # beyond the lips their bend would bring them near
     my = (y - number(MOUTH_Y)).sub_(xx, alpha=head.smile)
     mz = (z - number(0.73 + 0.42 * head.muzzle)).add_(xx, alpha=0.9)
     width = head.mouth_width

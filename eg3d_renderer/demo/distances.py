@@ -1,9 +1,9 @@
 """Signed distances of simple bodies, on vectors of coordinates.
 
-Every function takes float32 vectors [N] and Python numbers and returns a new vector [N]. They follow
-Quilez, "Distance functions" (iquilezles.org): exact for spheres and capsules, a first-order bound
-for ellipsoids. Smooth unions are the quadratic polynomial ones: exactly the minimum where the two
-distances differ by more than k, so a part has no influence beyond its own reach.
+Every function takes float32 vectors [N] and Python numbers and returns a new vector [N]. They
+follow Quilez, "Distance functions" (iquilezles.org): exact for spheres and capsules, a first-order
+bound for ellipsoids. Smooth unions are the quadratic polynomial ones: exactly the minimum where
+the two distances differ by more than k, so a part has no influence beyond its own reach.
 
 On vectors that fit the cache an operation costs little more than its call, and wrapping a Python
 number in a tensor doubles that: `number` keeps the wrapped ones.
@@ -36,9 +36,7 @@ def sphere(x: Tensor, y: Tensor, z: Tensor, centre: Point, radius: float) -> Ten
 def ellipsoid(x: Tensor, y: Tensor, z: Tensor, centre: Point, radii: Point) -> Tensor:
     """First-order distance k0 (k0 - 1) / k1, with k0 = |p / r| and k1 = |p / r^2|."""
     inverse = [number(1 / r) for r in radii]
-    x, y, z = (
-        (v - number(m)).mul_(r) for v, m, r in zip((x, y, z), centre, inverse, strict=True)
-    )
+    x, y, z = ((v - number(m)).mul_(r) for v, m, r in zip((x, y, z), centre, inverse, strict=True))
     k0 = length(x, y, z)
     k1 = length(*(v.mul_(r) for v, r in zip((x, y, z), inverse, strict=True)))
     return (k0 * k0).sub_(k0).div_(k1.add_(number(1e-6)))

@@ -1,20 +1,20 @@
 """Procedural heads behind the interface of a 3D GAN."""
 
-import functools
 import hashlib
 import math
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from eg3d_renderer.demo import anatomy, heads, shading, tracing
-from eg3d_renderer.demo.heads import IDENTITY
+from eg3d_renderer.demo import anatomy, shading, tracing
+from eg3d_renderer.demo.heads import IDENTITY, Head, head_from
 from eg3d_renderer.demo.styles import STYLES
 from eg3d_renderer.errors import RendererError
 
 FRAME = tracing.Frame(scale=0.19, centre=(0.0, 0.028, 0.02))
-
 
 
 class ProceduralHeads:
@@ -35,9 +35,13 @@ class ProceduralHeads:
         self.style = style
         self.device = torch.device(device)
         self.look = STYLES[style]
-        self.rendering_kwargs = {
-            "ray_start": 2.25, "ray_end": 3.3, "box_warp": 1, "avg_camera_radius": 2.7,
-            "avg_camera_pivot": [0, 0, 0], "white_back": True,
+        self.rendering_kwargs: dict[str, Any] = {
+            "ray_start": 2.25,
+            "ray_end": 3.3,
+            "box_warp": 1,
+            "avg_camera_radius": 2.7,
+            "avg_camera_pivot": [0, 0, 0],
+            "white_back": True,
         }
         self.digest = digest(style)
         if self.device.type == "cpu":
@@ -45,7 +49,10 @@ class ProceduralHeads:
             torch.empty(7 << 20)
 
     def mapping(
-        self, z: Tensor, conditioning: Tensor | None = None, truncation_psi: float = 1.0,
+        self,
+        z: Tensor,
+        conditioning: Tensor | None = None,
+        truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
     ) -> Tensor:
         """z [N, 48] -> ws [N, 1, 48] in (-1, 1); truncation draws the identity to the mean head.
@@ -65,13 +72,20 @@ class ProceduralHeads:
     def planes(self, ws: Tensor) -> Tensor:
         """ws [N, 1, 48] -> the clearance lattices [N, 1, Z, Y, X], one an identity."""
         with torch.inference_mode():
-            return torch.cat([
-                tracing.lattice(functools.partial(anatomy.distance, head=self._head(w), whole=True), self.device)
-                for w in ws
-            ])
+            heads = [self.head(w) for w in ws]
+            return torch.cat(
+                [
+                    tracing.lattice(partial(anatomy.distance, head=h, whole=True), self.device)
+                    for h in heads
+                ]
+            )
 
     def render(
-        self, planes: Tensor, ws: Tensor, cam: Tensor, neural_rendering_resolution: int | None = None
+        self,
+        planes: Tensor,
+        ws: Tensor,
+        cam: Tensor,
+        neural_rendering_resolution: int | None = None,
     ) -> dict[str, Tensor]:
         """Views of one identity (ws [1, 1, 48], cam [V, 25]) or of V identities, one camera each.
 
@@ -98,24 +112,30 @@ class ProceduralHeads:
         """`render` of `planes(ws)`, bit for bit."""
         return self.render(self.planes(ws), ws, cam, neural_rendering_resolution)
 
-    def _head(self, w: Tensor) -> heads.Head:
+    def head(self, w: Tensor) -> Head:
         code = w[0].tolist()
-        return self.look.reshape(heads.head_from(code[:IDENTITY]), code[IDENTITY:])
+        return self.look.reshape(head_from(code[:IDENTITY]), code[IDENTITY:])
 
     def _view(
         self, planes: Tensor, w: Tensor, cam: Tensor, resolution: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        head, instance = self._head(w), w[0, IDENTITY:].tolist()
+        head, instance = self.head(w), w[0, IDENTITY:].tolist()
         ray_start, ray_end = (self.rendering_kwargs[k] for k in ("ray_start", "ray_end"))
         span = (ray_start / FRAME.scale, ray_end / FRAME.scale)
-        parts = functools.partial(anatomy.parts, head=head)
+        parts = partial(anatomy.parts, head=head)
 
         def colour(rays: tracing.Rays, t: Tensor) -> Tensor:
             return self.look.shade(shading.surface(parts, planes, rays, t), head, instance)
 
         image, depth, mask = tracing.render_view(
-            functools.partial(anatomy.distance, head=head),
-            colour, planes, cam, FRAME, span, resolution, self.supersampling,
+            partial(anatomy.distance, head=head),
+            colour,
+            planes,
+            cam,
+            FRAME,
+            span,
+            resolution,
+            self.supersampling,
         )
         depth = torch.where(depth < span[1], depth * FRAME.scale, ray_end)
         shape = (-1, resolution, resolution)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from eg3d_renderer.demo.distances import (
@@ -14,7 +13,6 @@ from eg3d_renderer.demo.distances import (
     number,
     smooth_max,
     smooth_min,
-    sphere,
 )
 
 if TYPE_CHECKING:

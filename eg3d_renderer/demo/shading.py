@@ -47,15 +47,10 @@ def dot(a: Place, b: tuple[float, float, float]) -> Tensor:
 def openness(planes: Tensor, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
     """The lattice's distance [N], interpolated: smooth, for light only."""
     where = torch.stack(
-        [
-            (v - low) * (2 / (CELL * n)) - 1
-            for v, low, n in zip((x, y, z), LOW, CELLS, strict=True)
-        ],
+        [(v - low) * (2 / (CELL * n)) - 1 for v, low, n in zip((x, y, z), LOW, CELLS, strict=True)],
         dim=-1,
     )
-    found = grid_sample(
-        planes, where[None, None, None], padding_mode="border", align_corners=False
-    )
+    found = grid_sample(planes, where[None, None, None], padding_mode="border", align_corners=False)
     return found.view(-1)
 
 
@@ -96,7 +91,16 @@ def surface(
     gleam = (nx * hx).addcmul_(ny, hy).addcmul_(nz, hz)
     facing = (nx * dx).addcmul_(ny, dy).addcmul_(nz, dz).neg_().clamp_(0, 1)
     return Surface(
-        x, y, z, (nx, ny, nz), facing, (hx, hy, hz), gleam.clamp_(0, 1), found, nearest, occlusion.clamp_(0, 1),
+        x,
+        y,
+        z,
+        (nx, ny, nz),
+        facing,
+        (hx, hy, hz),
+        gleam.clamp_(0, 1),
+        found,
+        nearest,
+        occlusion.clamp_(0, 1),
         key=dot((nx, ny, nz), KEY).clamp_(0, 1).mul_(shadow),
         back=dot((nx, ny, nz), BACK).clamp_(0, 1),
         sky=0.5 + 0.5 * ny,

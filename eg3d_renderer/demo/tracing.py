@@ -62,15 +62,13 @@ def pixel_rays(cam: Tensor, frame: Frame, u: Tensor, v: Tensor) -> Rays:
     """Rays of a label [25] through the image positions u, v [N], which run from 0 to 1."""
     cam2world, k = cameras.split(cam.double().cpu())
     x, y, z = (
-        (o - c) / frame.scale
-        for o, c in zip(cam2world[:3, 3].tolist(), frame.centre, strict=True)
+        (o - c) / frame.scale for o, c in zip(cam2world[:3, 3].tolist(), frame.centre, strict=True)
     )
     down = (v - k[1, 2].item()).mul_(1 / k[1, 1].item())
     right = (u - k[0, 2].item()).sub_(down * k[0, 1].item()).mul_(1 / k[0, 0].item())
     norm = (right * right).add_(down * down).add_(1).sqrt_()
     dx, dy, dz = (
-        (right * a).add_(down * b).add_(c).div_(norm)
-        for a, b, c in cam2world[:3, :3].tolist()
+        (right * a).add_(down * b).add_(c).div_(norm) for a, b, c in cam2world[:3, :3].tolist()
     )
     return Rays((x, y, z), (dx, dy, dz))
 
@@ -106,7 +104,11 @@ def clearance(planes: Tensor, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
 
 
 def cone_march(
-    distance: Distance, planes: Tensor, cam: Tensor, frame: Frame, span: tuple[float, float],
+    distance: Distance,
+    planes: Tensor,
+    cam: Tensor,
+    frame: Frame,
+    span: tuple[float, float],
     cells: int,
 ) -> Tensor:
     """How far every ray of a square cell of the image travels freely: [cells * cells].
@@ -184,15 +186,21 @@ def in_chunks(distance: Distance, place: Place) -> Tensor:
 
 
 def chunk_size(v: Tensor) -> int:
-    """Rays in a chunk of v: torch shares no vector below 32768 among threads, so bits stay equal."""
+    """Rays in a chunk of v; torch shares no vector below 32768 among threads: bits stay equal."""
     longest = 30_000 if v.device.type == "cpu" else 1_000_000
     chunks = -(-len(v) // longest)
     return max(1, -(-len(v) // max(chunks, 1)))
 
 
 def render_view(
-    distance: Distance, colour: Callable[[Rays, Tensor], Tensor], planes: Tensor, cam: Tensor,
-    frame: Frame, span: tuple[float, float], resolution: int, supersampling: int,
+    distance: Distance,
+    colour: Callable[[Rays, Tensor], Tensor],
+    planes: Tensor,
+    cam: Tensor,
+    frame: Frame,
+    span: tuple[float, float],
+    resolution: int,
+    supersampling: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Image [3, R * R] in [0, 1] on white, depth [R * R] (the span's end for a miss), mask [R * R].
 

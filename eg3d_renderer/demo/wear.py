@@ -7,8 +7,6 @@ from torch import Tensor
 
 from eg3d_renderer.demo.distances import (
     capsule,
-    carve,
-    ellipsoid,
     length,
     number,
     smooth_max,
@@ -48,7 +46,9 @@ def hat(x: Tensor, y: Tensor, z: Tensor, scalp: Tensor, head: "Head") -> dict[st
     height = (y - number(0.46)).sub_(z, alpha=0.12)
     crown = smooth_max(scalp - number(0.16), -height, 0.05)
     if head.hat == "beanie":
-        cuff = smooth_max(scalp - number(0.21), (height - number(0.13)).abs_().sub_(number(0.13)), 0.05)
+        cuff = smooth_max(
+            scalp - number(0.21), (height - number(0.13)).abs_().sub_(number(0.13)), 0.05
+        )
         return {"hat": smooth_min(crown, cuff, 0.03)}
     out = length(x, torch.zeros_like(y), z + number(0.12)).sub_(number(1.16)).clamp_min_(0)
     brim = length(out, height.addcmul_(x, x, value=-0.06), torch.zeros_like(y)).sub_(number(0.03))

@@ -41,7 +41,9 @@ class Column:
         for path in paths:
             table, _ = read_records(path, _COLUMNS)
             table = table.filter(pc.equal(table["status"], OK)).replace_schema_metadata()
-            tables.append(table.append_column("shard", pa.array([path.stem] * len(table), pa.string())))
+            tables.append(
+                table.append_column("shard", pa.array([path.stem] * len(table), pa.string()))
+            )
         if not tables:
             raise ShardError(f"{self.folder}: no committed shard here; run the stage that makes it")
         return pa.concat_tables(tables).combine_chunks()

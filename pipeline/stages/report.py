@@ -18,7 +18,7 @@ from pipeline.shards.reader import Column, read_clip
 from pipeline.shards.records import read_commit
 from pipeline.stages import pictures
 
-TURNED = 3  # identities on turntables
+TURNED, TURNED_FRAMES = 3, 48  # identities on turntables, frames of one
 SHEET_ROWS, SHEET_VIEWS = 6, 8
 COMPARED = 2  # identities side by side, per reference
 
@@ -97,10 +97,14 @@ def _pairs(folder: RunFolder) -> list[tuple[str, str | None, str | None]]:
 
 
 def _turn(folder: RunFolder) -> dict[str, Any]:
-    """Animations: the content and each style as rendered, below them what the stylizer made."""
+    """Turntables: the content and each style as rendered, below them what the stylizer made.
+
+    Each is saved as an animation; the page turns the same frames under the pointer.
+    """
     pairs = _pairs(folder)
     if not folder.run.stylize:
         pairs = [(title, rendered, None) for title, rendered, _ in pairs]
+    frames_shown = pictures.spread(folder.run.rig.views, TURNED_FRAMES)
     tables = []
     for key in _shown_keys(folder, TURNED):
         blank = np.full_like(_views(folder, "render", key), pictures.PAPER)
@@ -110,8 +114,17 @@ def _turn(folder: RunFolder) -> dict[str, Any]:
             for row in rows
             if any(row)
         ]
-        webp = pictures.encode_turntable(np.concatenate(frames, axis=1))
-        tables.append({"key": key, "uri": _keep(folder, f"turntable-{key}", webp)})
+        turned = np.concatenate(frames, axis=1)[frames_shown]  # [V, H, W, 3]
+        _keep(folder, f"turntable-{key}", pictures.encode_turntable(turned))
+        tables.append(
+            {
+                "key": key,
+                "frames": len(turned),
+                "height": turned.shape[1],
+                "width": turned.shape[2],
+                "uri": pictures.to_uri(pictures.encode_webp(np.concatenate(list(turned)))),
+            }
+        )
     return {"titles": [title for title, _, _ in pairs], "tables": tables}
 
 

@@ -1,8 +1,6 @@
 """Cast metal. Instance: 0 alloy (copper, bronze, brass, gold, pewter), 1 patina, 2 colour of the
 patina (green to blue), 3 polish, 4 darkness."""
 
-import dataclasses
-
 from torch import Tensor
 
 from eg3d_renderer.demo.anatomy import eye_frame
@@ -34,9 +32,13 @@ def shade(s: Surface, head: Head, instance: list[float]) -> Tensor:
     fresnel = (1 - s.facing) ** 4
     light = s.occlusion * (0.10 + 0.35 * ceiling + 0.35 * fresnel) + 0.45 * s.key + 0.2 * s.back
     polish = 30 + 20 * instance[3]
-    rgb = metal * groove * light + mix(metal, paint("#fff4dc", like), 0.4) * (
-        0.9 * s.gleam**polish + 0.35 * s.gleam**8
-    ) * groove * s.key
+    rgb = (
+        metal * groove * light
+        + mix(metal, paint("#fff4dc", like), 0.4)
+        * (0.9 * s.gleam**polish + 0.35 * s.gleam**8)
+        * groove
+        * s.key
+    )
     rough = noise(s.x, s.y, s.z, 5.0)
     age = ease(s.occlusion + 0.22 * rough - 0.25 * instance[1], 0.75, 0.25)
     age = (age + 0.6 * ease(rough + 0.8 * instance[1], 0.5, 1.2)).clamp_(0, 1)

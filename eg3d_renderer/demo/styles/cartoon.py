@@ -52,7 +52,10 @@ def shade(s: Surface, head: Head, instance: list[float]) -> Tensor:
     locks = mix(hair, hair * 0.62, ease(lines, 0.25, 0.4))
     cloth = hsv(0.3 + 0.5 * instance[2], 0.75, 0.85, like)
     eye = materials.eye(
-        s, head, paint("#ffffff", like), hsv(0.5 + 0.3 * instance[4], 0.8, 0.85, like),
+        s,
+        head,
+        paint("#ffffff", like),
+        hsv(0.5 + 0.3 * instance[4], 0.8, 0.85, like),
         paint("#101018", like),
     )
     rgb = mix(skin, paint("#241414", like), materials.lashes(s, head))

@@ -45,7 +45,10 @@ def shade(s: Surface, head: Head, instance: list[float]) -> Tensor:
     strand = materials.hair(s, dye, head, gloss=0.9)
     suit = hsv(0.78 + 0.12 * instance[5], 0.60, 0.42, like)
     eye = materials.eye(
-        s, head, paint("#f4f0ea", like), ramp(materials.IRISES, head.iris_hue, like),
+        s,
+        head,
+        paint("#f4f0ea", like),
+        ramp(materials.IRISES, head.iris_hue, like),
         paint("#080808", like),
     )
     rgb = skin

@@ -34,7 +34,9 @@ def skin(s: Surface, head: Head) -> Tensor:
     red += 0.6 * spot(s.x, s.y, s.z, (0, head.nose_y, head.nose_z), 0.26)
     red += 0.5 * spot(ax, s.y, s.z, (head.cranium[0] + 0.12, -0.1, -0.2), 0.32)
     red += 0.12 * noise(s.x, s.y, s.z, 7.0)
-    rgb = mix(base, base * paint("#ff9c8c", like), (red * (0.6 + 0.25 * head.skin_tone)).clamp_(0, 1))
+    rgb = mix(
+        base, base * paint("#ff9c8c", like), (red * (0.6 + 0.25 * head.skin_tone)).clamp_(0, 1)
+    )
     if head.freckles:
         dots = ease(noise(s.x, s.y, s.z, 36.0), 0.35, 0.6)
         where = spot(ax, s.y, s.z, (0.22, -0.22, 0.78), 0.42)
@@ -82,7 +84,7 @@ def strands(s: Surface, head: Head) -> tuple[Tensor, Tensor]:
     """
     if head.haircut == "curly":
         return noise(s.x, s.y, s.z, 16.0), s.gleam**12 * 0.3
-    if head.haircut in ("bun", "ponytail") :
+    if head.haircut in ("bun", "ponytail"):
         across, along = torch.atan2(s.x, s.y + 0.2), 2
         bend = s.z
     elif head.haircut in ("parted", "short"):  # from the whorl, at the top of the back

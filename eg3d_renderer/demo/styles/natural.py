@@ -20,7 +20,10 @@ def shade(s: Surface, head: Head, instance: list[float]) -> Tensor:
     lip = skin * ramp(("#e08c86", "#d9706e"), -head.male, like)
     skin = mix(skin, paint("#20130f", like), 0.85 * materials.lashes(s, head))
     eye = materials.eye(
-        s, head, paint("#f2eeea", like), ramp(materials.IRISES, head.iris_hue, like),
+        s,
+        head,
+        paint("#f2eeea", like),
+        ramp(materials.IRISES, head.iris_hue, like),
         paint("#0a0808", like),
     )
     cloth = hsv(0.58 + 0.42 * head.cloth_hue, 0.45, 0.52 + 0.25 * head.cloth_tone, like)

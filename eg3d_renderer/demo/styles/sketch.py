@@ -1,5 +1,5 @@
-"""Ink on paper. Instance: 0 paper (white to tan), 1 ink (black, sepia, blue, sanguine), 2 spacing of
-the hatching, 3 its direction, 4 boldness, 5 cross-hatching."""
+"""Ink on paper. Instance: 0 paper (white to tan), 1 ink (black, sepia, sanguine, blue, green),
+2 spacing of the hatching, 3 its direction, 4 boldness, 5 cross-hatching."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from eg3d_renderer.demo.anatomy import eye_frame
-from eg3d_renderer.demo.colours import ease, mix, noise, paint, ramp, show
+from eg3d_renderer.demo.colours import ease, mix, noise, ramp, show
 from eg3d_renderer.demo.heads import Head
 from eg3d_renderer.demo.shading import Surface
 from eg3d_renderer.demo.styles import materials

@@ -13,10 +13,10 @@ from tests.pipeline.conftest import make_columns
 def test_page_is_self_contained_and_shows_everything(copied_run: RunFolder) -> None:
     report_run(copied_run)
     page = copied_run.report_path.read_text()
-    sources = re.findall(r'(?:src|href)="([^"]{0,30})', page)
-    assert sources
+    sources = re.findall(r'(?:src="|href="|url\()([^")]{0,30})', page)
+    assert len(sources) == 1 + 1 + 3  # turntable, comparison, contact sheets
     assert all(source.startswith("data:image/webp;base64,") for source in sources)
-    assert "http" not in re.sub(r"base64,[^\"]*", "", page)
+    assert "http" not in re.sub(r"base64,[^\")]*", "", page)
     for text in (
         "Turntables",
         "Stylization",
