@@ -18,7 +18,15 @@ from pipeline.references import open_reference
 from pipeline.shards.codecs import depth_from_levels
 from pipeline.shards.files import write_whole
 from pipeline.shards.reader import Column, read_clip, zip_columns
-from stylize import metrics
+
+try:
+    from stylize import metrics
+except ModuleNotFoundError as error:
+    if error.name != "torchmetrics":
+        raise
+    raise PipelineError(
+        "evaluate takes torchmetrics: pip install 'diffstyle360[metrics]'"
+    ) from None
 
 
 @dataclass

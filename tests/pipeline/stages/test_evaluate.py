@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,3 +81,10 @@ def test_without_truth_depth_or_mask_less_is_measured(
 def test_nothing_to_evaluate_is_said(open_variant: Open) -> None:
     with pytest.raises(PipelineError, match="no stylize section"):
         evaluate_run(open_variant({"stylize": None}))
+
+
+def test_without_torchmetrics_the_extra_is_named() -> None:
+    code = "import sys; sys.modules['torchmetrics'] = None; import pipeline.stages.evaluate"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    last = done.stderr.splitlines()[-1]
+    assert "evaluate takes torchmetrics: pip install 'diffstyle360[metrics]'" in last
