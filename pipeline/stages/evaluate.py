@@ -22,7 +22,7 @@ from pipeline.shards.reader import Column, read_clip, zip_columns
 try:
     from stylize import metrics
 except ModuleNotFoundError as error:
-    if error.name != "torchmetrics":
+    if (error.name or "").split(".")[0] != "torchmetrics":
         raise
     raise PipelineError(
         "evaluate takes torchmetrics: pip install 'diffstyle360[metrics]'"
