@@ -19,8 +19,7 @@ from eg3d_renderer.demo.wear import cloth, glasses, hat
 
 EYE_Z = 0.60
 MOUTH_Y = -0.66
-FACE = (0.0, -0.25, 0.62)  # centre of the sphere that holds the features of the face
-FACE_RADIUS = 0.78
+FACE = (0.0, -0.25, 0.62)
 MARGIN = 0.22
 
 
@@ -41,7 +40,7 @@ def parts(x: Tensor, y: Tensor, z: Tensor, head: Head, *, whole: bool = False) -
     found |= hair(x, ax, y, z, scalp, head) | hat(x, y, z, scalp, head)
     for bound, features in (
         (y + number(0.9), bust),
-        (sphere(x, y, z, FACE, FACE_RADIUS + 0.3 * head.muzzle), face),
+        (sphere(x, y, z, FACE, face_radius(head)), face),
     ):
         if whole:
             found |= features(x, ax, y, z, found["skin"], head)
@@ -54,6 +53,12 @@ def parts(x: Tensor, y: Tensor, z: Tensor, head: Head, *, whole: bool = False) -
             for name, d in features(hx, hax, hy, hz, skin, head).items():
                 found[name] = found.get(name, far).index_copy(0, near, d)
     return found
+
+
+def face_radius(head: Head) -> float:
+    """Of a sphere around FACE that holds all that `face` adds to this head."""
+    temples, throat = 1.15 if head.glasses else 0.0, 1.08 if head.beard else 0.0
+    return max(0.78 + 0.3 * head.muzzle, temples, throat)
 
 
 def distance(x: Tensor, y: Tensor, z: Tensor, head: Head, *, whole: bool = False) -> Tensor:
@@ -91,12 +96,15 @@ def bust(
 
 
 def ear(ax: Tensor, y: Tensor, z: Tensor, head: Head) -> Tensor:
+    if head.ear_point:
+        tip = (0.72, 1.06 + 0.36 * head.ear_point, -0.16)
+        cone = capsule(ax, y, z, (0.44, 0.72, -0.10), tip, 0.30, 0.02)
+        front = capsule(ax, y, z, (0.49, 0.74, 0.12), (0.73, tip[1] - 0.04, -0.03), 0.27, 0.02)
+        return carve(cone, front, 0.03)
     out, back = ax - number(head.cranium[0] - 0.005), z + number(0.10)
     lx = (out * number(0.93)).add_(back, alpha=head.ear_angle)
     lz = (back * number(0.93)).sub_(out, alpha=head.ear_angle)
     y = y + number(0.08)
-    if head.ear_point:
-        y = y - head.ear_point * (y + 0.1).clamp_min(0)
     s = head.ear
     shell = ellipsoid(lx, y, lz, (0, 0, -0.07), (0.06, 0.25 * s, 0.16 * s))
     bowl = ellipsoid(lx, y, lz, (0.07, 0.02, -0.05), (0.07, 0.17 * s, 0.09 * s))
@@ -131,7 +139,10 @@ def nose(x: Tensor, ax: Tensor, y: Tensor, z: Tensor, head: Head) -> Tensor:
     bridge = capsule(x, y, z, (0, 0.12, 0.71), middle, 0.05, 0.055)
     lower = capsule(x, y, z, middle, tip, 0.055, head.nose)
     wing = sphere(ax, y, z, (head.nostril_x, head.nose_y - 0.045, head.nose_z - 0.11), 0.068)
-    return smooth_min(smooth_min(bridge, lower, 0.05), wing, 0.06)
+    root = (0.0, head.nose_y + 0.05, head.nose_z - 0.15)  # no light between nose and face
+    inside = capsule(x, y, z, (0, 0.02, 0.66), root, 0.06, 0.105)
+    ridge = smooth_min(bridge, torch.minimum(lower, inside), 0.05)
+    return smooth_min(ridge, wing, 0.06)
 
 
 def nostril(ax: Tensor, y: Tensor, z: Tensor, head: Head) -> Tensor:
@@ -162,4 +173,5 @@ def lips(x: Tensor, y: Tensor, z: Tensor, head: Head) -> Tensor:
     width = head.mouth_width
     upper = ellipsoid(x, my, mz, (0, 0.034, 0), (width, 0.046 * head.lip, 0.09))
     lower = ellipsoid(x, my, mz, (0, -0.046, 0), (0.84 * width, 0.058 * head.lip, 0.098))
-    return torch.minimum(upper, lower).mul_(number(0.68))
+    around = sphere(x, y, z, (0, MOUTH_Y, 0.62 + 0.42 * head.muzzle), 0.45)  # holds them both
+    return torch.maximum(torch.minimum(upper, lower).mul_(number(0.68)), around)

@@ -14,7 +14,7 @@ from eg3d_renderer.demo.heads import IDENTITY, Head, head_from
 from eg3d_renderer.demo.styles import STYLES
 from eg3d_renderer.errors import RendererError
 
-FRAME = tracing.Frame(scale=0.19, centre=(0.0, 0.028, 0.02))
+FRAME = tracing.Frame(scale=0.19, centre=(0.0, 0.018, 0.02))
 
 
 class ProceduralHeads:

@@ -35,8 +35,8 @@ def hair(
 
 def short(x: Tensor, ax: Tensor, y: Tensor, z: Tensor, scalp: Tensor, head: "Head") -> Tensor:
     top = 0.055 + 0.03 * head.volume
-    shell = crop(scalp, y, 0.05, top)
     opening = hairline(x, ax, y, z, width=0.60, height=0.72, depth=0.10)
+    shell = crop(scalp, y, 0.05, top).add_(taper(opening))
     return smooth_max(carve(shell, opening, 0.05), nape(y, z), 0.05)
 
 
@@ -54,7 +54,9 @@ def parted(x: Tensor, ax: Tensor, y: Tensor, z: Tensor, scalp: Tensor, head: "He
 def bob(x: Tensor, ax: Tensor, y: Tensor, z: Tensor, scalp: Tensor, head: "Head") -> Tensor:
     """To the chin all around, with a fringe."""
     bulk = ellipsoid(x, y, z, (0, -0.22, -0.26), (0.93 + 0.05 * head.volume, 0.95, 0.86))
-    shell = smooth_min(scalp - number(0.13), bulk, 0.2).sub_(ripples(x, y, z, 0.012))
+    shell = (
+        smooth_min(scalp - number(0.13), bulk, 0.2).sub_(ripples(x, y, z, 0.012)).mul_(number(0.9))
+    )
     opening = hairline(x, ax, y, z, width=0.53, height=0.37, depth=0.12)
     bottom = (-0.84 - 0.08 * head.volume) - y
     return smooth_max(carve(shell, opening, 0.07), bottom, 0.10)
@@ -63,7 +65,9 @@ def bob(x: Tensor, ax: Tensor, y: Tensor, z: Tensor, scalp: Tensor, head: "Head"
 def long(x: Tensor, ax: Tensor, y: Tensor, z: Tensor, scalp: Tensor, head: "Head") -> Tensor:
     """To the shoulders, parted in the middle."""
     bulk = ellipsoid(x, y, z, (0, -0.62, -0.34), (0.92 + 0.06 * head.volume, 1.25, 0.80))
-    shell = smooth_min(scalp - number(0.11), bulk, 0.25).sub_(ripples(x, y, z, 0.018))
+    shell = (
+        smooth_min(scalp - number(0.11), bulk, 0.25).sub_(ripples(x, y, z, 0.018)).mul_(number(0.9))
+    )
     groove = capsule(x, y, z, (0, 1.0, 0.75), (0, 1.33, -0.4), 0.07, 0.03)
     shell = carve(shell, groove, 0.08)
     opening = hairline(x, ax, y + 0.42 * ax, z, width=0.56, height=0.86, depth=0.02)
@@ -105,7 +109,8 @@ CUTS: dict[str, Callable[..., Tensor]] = {
 
 def combed_back(x: Tensor, ax: Tensor, y: Tensor, z: Tensor, scalp: Tensor) -> Tensor:
     opening = hairline(x, ax, y, z, width=0.60, height=0.72, depth=0.06)
-    return smooth_max(carve(scalp - number(0.065), opening, 0.05), nape(y, z), 0.06)
+    shell = (scalp - number(0.065)).add_(taper(opening))
+    return smooth_max(carve(shell, opening, 0.05), nape(y, z), 0.06)
 
 
 def crop(scalp: Tensor, y: Tensor, sides: float, top: float) -> Tensor:
@@ -121,6 +126,11 @@ def hairline(
     top = (y - number(height)).addcmul_(x, x, value=0.45)
     front = (number(depth) - z).add_(y.clamp(0, 0.7), alpha=0.4)
     return smooth_max(smooth_max(sides, top, 0.12), front, 0.1)
+
+
+def taper(opening: Tensor) -> Tensor:
+    """What to take off the hair's thickness near the hairline, where it lies close to the skin."""
+    return (number(0.18) - opening).clamp_(0, 0.18).square_().mul_(number(1.15))
 
 
 def nape(y: Tensor, z: Tensor) -> Tensor:

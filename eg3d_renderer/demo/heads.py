@@ -43,7 +43,7 @@ class Head:
     smile: float
     ear: float
     ear_angle: float
-    ear_point: float
+    ear_point: float  # height of a wolf's ear, 0 for a human one
     neck: float
     muzzle: float
     skin_tone: float
@@ -58,6 +58,7 @@ class Head:
     moustache: float
     glasses: float  # radius, 0 for none
     hat: str
+    hat_hue: float
     cloth_hue: float
     cloth_tone: float
     neckline: float
@@ -86,7 +87,7 @@ def head_from(w: list[float]) -> Head:
         socket=0.20,
         brow_y=0.225 + 0.025 * w[13] - 0.02 * male,
         brow_slope=0.03 + 0.10 * w[13] - 0.05 * male,
-        brow=0.030 + 0.008 * w[14] + 0.006 * male,
+        brow=0.030 + 0.008 * w[25] + 0.006 * male,
         nose_y=-0.34 - 0.03 * w[15],
         nose_z=0.95 + 0.04 * w[16],
         nose_bridge=0.03 * w[18],
@@ -100,18 +101,19 @@ def head_from(w: list[float]) -> Head:
         ear_point=0.0,
         neck=0.41 + 0.05 * male + 0.02 * w[24],
         muzzle=0.0,
-        skin_tone=w[25],
+        skin_tone=w[14],
         skin_hue=w[26],
         freckles=max(0.0, w[39] - 0.3),
         hair_hue=w[27],
-        hair_tone=min(w[28], 0.9 + 1.5 * w[25] + 0.4 * w[28]),  # dark skin, dark hair
-        iris_hue=min(w[29], 0.7 + 1.5 * w[25] + 0.4 * w[29]),
+        hair_tone=min(w[28], 0.9 + 1.5 * w[14] + 0.4 * w[28]),  # dark skin, dark hair
+        iris_hue=min(w[29], 0.7 + 1.5 * w[14] + 0.4 * w[29]),
         haircut=HAIRCUTS[min(int((w[30] + 1) / 2 * len(HAIRCUTS)), len(HAIRCUTS) - 1)],
         volume=w[31],
         beard=0.09 + 0.05 * w[34] if bearded else 0.0,
         moustache=0.045 if bearded or (male > 0.3 and w[33] < -0.5) else 0.0,
         glasses=0.20 + 0.02 * w[35] if w[35] > 0.6 else 0.0,
         hat=hat,
+        hat_hue=12.5 * w[36] % 2 - 1,  # all hues for either kind
         cloth_hue=w[37],
         cloth_tone=w[38],
         neckline=w[32],

@@ -12,6 +12,9 @@ from eg3d_renderer.demo.tracing import CELL, CELLS, LOW, Place, Rays
 
 NORMAL_STEP = 0.004
 KEY = (0.40, 0.52, 0.755)  # unit vectors to the lights
+BLUR = 0.004
+HAIR_SOFTNESS = 0.8
+HEAD = (0.0, 0.2, -0.15)  # centre of the cranium
 BACK = (-0.53, 0.35, -0.772)
 
 
@@ -33,7 +36,7 @@ class Surface:
     back: Tensor  # light from behind, above, to the left
     sky: Tensor  # 1 where the normal points up, 0 where it points down
 
-    def part(self, name: str, blur: float = 0.004) -> Tensor:
+    def part(self, name: str, blur: float = BLUR) -> Tensor:
         """1 where `name` is the nearest part, 0 where another is nearer by `blur`; [N]."""
         if name not in self.parts:
             return torch.zeros_like(self.x)
@@ -42,6 +45,11 @@ class Surface:
 
 def dot(a: Place, b: tuple[float, float, float]) -> Tensor:
     return (a[0] * b[0]).add_(a[1], alpha=b[1]).add_(a[2], alpha=b[2])
+
+
+def unit(x: Tensor, y: Tensor, z: Tensor) -> Place:
+    norm = length(x, y, z).add_(1e-12)
+    return x.div_(norm), y.div_(norm), z.div_(norm)
 
 
 def openness(planes: Tensor, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
@@ -65,12 +73,17 @@ def surface(
     found = parts(x, y, z)
     nearest = least(found)
     e = NORMAL_STEP
-    normal = [
+    slope = [
         least(parts(x + e * (i == 0), y + e * (i == 1), z + e * (i == 2))).sub_(nearest)
         for i in range(3)
     ]
-    norm = length(*normal).add_(1e-12)
-    nx, ny, nz = (n.div_(norm) for n in normal)
+    normal = unit(*slope)
+    if "hair" in found:
+        # light falls on strands from all around: the edge of a haircut is not a dark wall
+        amount = (1 - (found["hair"] - nearest) / BLUR).clamp_(0, 1).mul_(HAIR_SOFTNESS)
+        outward = unit(x - HEAD[0], y - HEAD[1], z - HEAD[2])
+        normal = unit(*(n.addcmul(o, amount) for n, o in zip(normal, outward, strict=True)))
+    nx, ny, nz = normal
     occlusion = torch.ones_like(x)
     for reach, weight in ((0.10, 0.35), (0.28, 0.40), (0.55, 0.25)):
         free = openness(planes, x + reach * nx, y + reach * ny, z + reach * nz)
@@ -86,8 +99,7 @@ def surface(
         shadow = torch.minimum(shadow, (free * (4 / reach) + 0.4).clamp_(0, 1))
     dx, dy, dz = rays.direction
     hx, hy, hz = KEY[0] - dx, KEY[1] - dy, KEY[2] - dz
-    norm = length(hx, hy, hz)
-    hx, hy, hz = hx.div_(norm), hy.div_(norm), hz.div_(norm)
+    hx, hy, hz = unit(hx, hy, hz)
     gleam = (nx * hx).addcmul_(ny, hy).addcmul_(nz, hz)
     facing = (nx * dx).addcmul_(ny, dy).addcmul_(nz, dz).neg_().clamp_(0, 1)
     return Surface(

@@ -26,9 +26,10 @@ CELLS = (52, 64, 48)  # x, y, z
 MIDDLE, RADIUS = (0.0, -0.55, 0.0), 2.15  # a sphere that holds all that is in the image
 REACH = 0.5 * math.sqrt(3) * CELL  # from a cell's centre to its corners
 CAUTION = 0.85  # no distance grows faster than 1 / CAUTION
-ARRIVED = 2e-3  # a tenth of a pixel at 128 x 128; `polish` does the rest
-LEAST_STEP = 0.006  # lets rays along a surface get on; `polish` takes them back
-STEPS = 24
+ARRIVED = 2e-3  # a tenth of a pixel at 128 x 128; for the depth `polish` does the rest
+LEAST_STEP = 0.006  # lets rays along a surface get on
+STEPS = 8  # of sphere tracing; then rays creep
+AHEAD, CREEP = 6, 0.014
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,9 +138,8 @@ def march(distance: Distance, rays: Rays, t: Tensor, far: float) -> tuple[Tensor
     """Sphere tracing from t [N]: the indices [M] of the rays that arrive, and where, [M].
 
     Steps are relaxed as in Balint and Valasek, "Accelerating sphere tracing", Eurographics 2018: as
-    long as if the surface went on as a plane, and undone where two free spheres do not meet. Rays
-    that creep along a surface take ever longer steps; where one lands inside, the way back is
-    interpolated.
+    long as if the surface went on as a plane, and undone where two free spheres do not meet. The
+    few rays that are still under way then go along a surface: they `creep`.
     """
     index = torch.arange(len(t), device=t.device)
     step, free = torch.zeros_like(t), torch.zeros_like(t)
@@ -157,17 +157,50 @@ def march(distance: Distance, rays: Rays, t: Tensor, far: float) -> tuple[Tensor
         step = torch.where(overshot, free, reach).clamp_min_(least)
         if count < 3:
             continue
-        close = free < ARRIVED * (1 if count < STEPS else 5)  # out of steps: along the surface
+        close = free < ARRIVED
         arrived = close.nonzero().view(-1)
         hits.append(index[arrived])
         places.append((t - back)[arrived])
         left = (~close).logical_and_(t < far).nonzero().view(-1)
-        if not len(left):
-            break
         index, t, step, free = (v.index_select(0, left) for v in (index, t, step, free))
         rays = rays.take(left)
+    along, where = creep(distance, rays, t, free, far)
+    hits.append(index[along])
+    places.append(where)
     order = torch.cat(hits).argsort()
     return torch.cat(hits)[order], torch.cat(places)[order]
+
+
+def creep(
+    distance: Distance, rays: Rays, t: Tensor, free: Tensor, far: float
+) -> tuple[Tensor, Tensor]:
+    """`march` for rays [N] along a surface, from t where they have been `free`.
+
+    Several steps are looked ahead at a time, longer each time; where one lands inside, the way back
+    is interpolated.
+    """
+    index = torch.arange(len(t), device=t.device)
+    hits, places = [index[:0]], [t[:0]]
+    ahead = torch.arange(1, AHEAD + 1, device=t.device)[:, None]
+    step = 0.0
+    while len(index):
+        step += CREEP
+        many = rays.take(torch.arange(len(t), device=t.device).repeat(AHEAD))
+        found = in_chunks(distance, many.at((t + step * ahead).view(-1))).mul_(number(CAUTION))
+        path = torch.cat([free, found]).view(AHEAD + 1, -1)
+        inside = path[1:] < ARRIVED
+        hit = inside.any(0)
+        arrived = hit.nonzero().view(-1)
+        last = inside[:, arrived].int().argmax(0)  # the step before the first inside
+        before, after = path[last, arrived], path[last + 1, arrived]
+        back = (-after).clamp_min_(0).div_((before - after).clamp_min_(1e-6))
+        hits.append(index[arrived])
+        places.append(t[arrived] + step * (last + 1 - back))
+        t, free = path[-1] + (t + AHEAD * step), torch.zeros_like(t)
+        left = (~hit).logical_and_(t < far).nonzero().view(-1)
+        index, t, free = (v.index_select(0, left) for v in (index, t, free))
+        rays = rays.take(left)
+    return torch.cat(hits), torch.cat(places)
 
 
 def polish(distance: Distance, rays: Rays, t: Tensor) -> Tensor:
@@ -176,7 +209,7 @@ def polish(distance: Distance, rays: Rays, t: Tensor) -> Tensor:
     step = d.clamp(-ARRIVED, ARRIVED).add_(1e-5)
     after = in_chunks(distance, rays.at(t + step))
     slope = (after - d).div_(step).clamp_max_(-0.2)  # grazing rays stay where they are
-    return t - (d / slope).clamp_(-4 * ARRIVED, 4 * ARRIVED)
+    return t - (d / slope).clamp_(-10 * ARRIVED, 10 * ARRIVED)
 
 
 def in_chunks(distance: Distance, place: Place) -> Tensor:
@@ -221,14 +254,12 @@ def render_view(
     v = ((pixels // resolution) + offsets[:, 1:]).div_(resolution)
     rays = pixel_rays(cam, frame, u.view(-1), v.view(-1))
     hits, t = march(distance, rays, start[pixels].repeat(len(offsets)), passed)
-    rays = rays.take(hits)
-    t = polish(distance, rays, t)
-
     centre = int((hits < len(pixels)).sum())  # the rays through the pixel centres come first
     depth = torch.full((size,), span[1], device=planes.device)
-    depth[pixels[hits[:centre]]] = t[:centre]
+    depth[pixels[hits[:centre]]] = polish(distance, rays.take(hits[:centre]), t[:centre])
+    rays, hits, t = rays.take(hits[centre:]), hits[centre:], t[centre:]
     samples = torch.zeros(4, u.numel(), device=planes.device)  # red, green, blue, coverage
-    for some in torch.arange(centre, len(hits), device=hits.device).split(chunk_size(t)):
+    for some in torch.arange(len(hits), device=hits.device).split(chunk_size(t)):
         samples[:3, hits[some]] = colour(rays.take(some), t[some]).clamp_(0, 1)
         samples[3, hits[some]] = 1
     view = torch.zeros(4, size, device=planes.device)

@@ -41,8 +41,8 @@ def reshape(head: Head, instance: list[float]) -> Head:
 def shade(s: Surface, head: Head, instance: list[float]) -> Tensor:
     """Colours [3, N] in [0, 1]."""
     like = s.x
-    light = 0.75 * s.key + s.occlusion * (0.18 + 0.22 * s.sky) + 0.12 * s.back
-    bands = 0.55 + 0.25 * ease(light, 0.30, 0.34) + 0.20 * ease(light, 0.66, 0.70)
+    light = 0.75 * s.key + s.occlusion * (0.22 + 0.22 * s.sky) + 0.30 * s.back
+    bands = 0.60 + 0.20 * ease(light, 0.30, 0.34) + 0.20 * ease(light, 0.66, 0.70)
     bands = 1 - (1 - bands) * (0.8 + 0.3 * instance[5])
     skin = ramp(SKINS, head.skin_tone, like)
     cheek = ease((s.x.abs() - 0.38).square() + (s.y + 0.34).square(), 0.022, 0.010)

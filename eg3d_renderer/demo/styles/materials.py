@@ -10,7 +10,7 @@ from eg3d_renderer.demo.heads import Head
 from eg3d_renderer.demo.shading import Surface
 from eg3d_renderer.demo.wear import neckline
 
-SKINS = ("#5b3a29", "#8a5a3c", "#b98058", "#dba57c", "#efc6a4", "#f6d8c2")
+SKINS = ("#6a4430", "#9a6644", "#c48e66", "#dfad86", "#eec5a5", "#f6d9c4")
 HAIRS = ("#17110e", "#2b1a12", "#4a2d1a", "#6f4526", "#9c6a36", "#c99a58", "#d9c08c")
 IRISES = ("#3a2313", "#5c3a1c", "#7a6a35", "#4f7a52", "#5b8fa8", "#7fa9d6")
 
@@ -124,7 +124,7 @@ def mouth(s: Surface, head: Head) -> tuple[Tensor, Tensor]:
 def lit(s: Surface, albedo: Tensor, *, fill: float = 1.0, key: float = 1.0) -> Tensor:
     """Soft daylight: a warm key light, a cool sky, a rim of light from behind."""
     warm, cool = paint("#fff3e4", s.x), paint("#e6efff", s.x)
-    sky = s.occlusion * (0.22 + 0.26 * s.sky)
+    sky = (0.08 + 0.92 * s.occlusion) * (0.30 + 0.28 * s.sky)
     return albedo * (
-        cool * (fill * sky) + warm * (0.80 * key * s.key) + cool * (0.22 * s.back * s.occlusion)
+        cool * (fill * sky) + warm * (0.76 * key * s.key) + cool * (0.34 * s.back * s.occlusion)
     )

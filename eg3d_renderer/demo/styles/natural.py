@@ -27,7 +27,7 @@ def shade(s: Surface, head: Head, instance: list[float]) -> Tensor:
         paint("#0a0808", like),
     )
     cloth = hsv(0.58 + 0.42 * head.cloth_hue, 0.45, 0.52 + 0.25 * head.cloth_tone, like)
-    felt = hsv(0.08 + 0.42 * head.cloth_hue, 0.35, 0.42 - 0.2 * head.cloth_tone, like)
+    felt = hsv(0.5 * head.hat_hue, 0.48 + 0.2 * head.neckline, 0.5 - 0.2 * head.cloth_tone, like)
     strand = materials.hair(s, hair, head)
     rgb = skin
     for name, colour in (

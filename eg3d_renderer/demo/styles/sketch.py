@@ -23,26 +23,27 @@ def reshape(head: Head, instance: list[float]) -> Head:
 def shade(s: Surface, head: Head, instance: list[float]) -> Tensor:
     """Colours [3, N] in [0, 1]."""
     like = s.x
-    dark = 1 - (0.62 * s.key + s.occlusion * (0.22 + 0.22 * s.sky) + 0.10 * s.back)
-    hair_tone = 0.50 - 0.22 * head.hair_tone
-    dark = dark + 0.18 * s.part("lip") + 0.55 * s.part("brow") + 0.2 * s.part("cloth")
-    dark = dark + 0.7 * s.part("glasses") + 0.25 * s.part("hat") - 0.12 * head.skin_tone
-    strand, sheen = materials.strands(s, head)
-    hairy = s.part("hair") + s.part("beard")
-    dark = (dark + hairy * (hair_tone - 0.5 * sheen)).clamp_(0, 1.3)
+    light = 0.60 * s.key + s.occlusion * (0.28 + 0.24 * s.sky) + 0.30 * s.back
+    dark = 1 - light + 0.18 * s.part("lip") + 0.55 * s.part("brow") + 0.15 * s.part("cloth")
+    dark = dark + 0.7 * s.part("glasses") + 0.2 * s.part("hat") - 0.10 * head.skin_tone
 
-    frequency = 46 * 2 ** (-0.8 * instance[2])
+    frequency = 44 * 2 ** (-0.5 * instance[2])
     angle = 0.8 + 0.5 * instance[3]
     a, b = math.cos(angle), math.sin(angle)
     wobble = 0.05 * noise(s.x, s.y, s.z, 4.0)
-    first = stroke((a * s.x + b * s.y + 0.55 * s.z + wobble) * frequency, dark - 0.30)
-    cross = stroke((a * s.x - b * s.y + 0.55 * s.z - wobble) * frequency, dark - 0.58)
-    hatch = torch.maximum(first, cross * (0.75 + 0.25 * instance[5]))
-    hatch = mix(hatch, ease(dark - 0.45 - 0.45 * strand, -0.1, 0.25), hairy.clamp(0, 1))
+    crowded = ease(s.facing, 0.45, 0.15)  # strokes seen at a slant: their mean, no moire
+    first = stroke((a * s.x + b * s.y + 0.55 * s.z + wobble) * frequency, dark - 0.28, crowded)
+    cross = stroke((a * s.x - b * s.y + 0.55 * s.z - wobble) * frequency, dark - 0.60, crowded)
+    hatch = torch.maximum(first, cross * (0.7 + 0.3 * instance[5]))
+    strand, sheen = materials.strands(s, head)
+    tone = (dark - 0.35 * head.hair_tone - 0.5 * sheen).clamp(-0.1, 0.50)
+    locks = ease(tone - 0.24 - 0.62 * strand, -0.16, 0.22)
+    hatch = mix(hatch, locks, (s.part("hair") + s.part("beard")).clamp(0, 1))
+    hatch = 0.42 * ease(dark, 0.15, 1.0) + 0.50 * hatch  # a wash under the strokes
 
     outline = ease(s.facing, 0.36 + 0.08 * instance[4], 0.16)
-    crease = ease(s.occlusion, 0.36, 0.16)
-    ink = torch.maximum(hatch * 0.85, torch.maximum(outline, crease))
+    crease = ease(s.occlusion, 0.30, 0.10)
+    ink = torch.maximum(hatch, torch.maximum(outline, crease * 0.8))
     ex, ey, ez = eye_frame(like.abs(), s.y, s.z, head)
     r = (ex * ex).addcmul_(ey, ey).sqrt_() / head.iris
     iris = (0.55 * ease(r, 1.08, 0.95) + 0.45 * ease(r, 0.55, 0.42)) * (ez > 0)
@@ -54,7 +55,8 @@ def shade(s: Surface, head: Head, instance: list[float]) -> Tensor:
     )
 
 
-def stroke(phase: Tensor, dark: Tensor) -> Tensor:
-    """Ink of parallel strokes, wider where it is darker: 0 below dark = 0, solid at 0.8."""
-    width = (dark * 1.3).clamp(0, 1) * 2 - 1
-    return ease(width - phase.cos(), -0.25, 0.25) * ease(dark, -0.02, 0.05)
+def stroke(phase: Tensor, dark: Tensor, crowded: Tensor) -> Tensor:
+    """Ink of parallel strokes, wider where it is darker, flat where they are `crowded`: [N]."""
+    width = (dark * 1.1).clamp(0, 0.55)
+    lines = ease(width * 2 - 1 - phase.cos(), -0.3, 0.3) * ease(dark, -0.02, 0.05)
+    return mix(lines, width, crowded)

@@ -11,7 +11,7 @@ from eg3d_renderer.demo.heads import Head
 from eg3d_renderer.demo.shading import Surface
 from eg3d_renderer.demo.styles import materials
 
-FURS = ("#2b2725", "#4d4038", "#6b4a2e", "#8a5a34", "#7f7d7c", "#b9b4ac")
+FURS = ("#3d3632", "#6a574a", "#8a5f3a", "#a8713f", "#98948f", "#cfc9bf")
 EYES = ("#ff9a1a", "#ffd23a", "#c8e85a", "#8fd8ff")
 
 
@@ -27,11 +27,14 @@ def reshape(head: Head, instance: list[float]) -> Head:
         brow_ridge=head.brow_ridge + 0.035,
         brow=head.brow * 1.5,
         brow_slope=head.brow_slope + 0.22,
-        ear=1.15,
-        ear_point=0.55 + 0.15 * instance[4],
-        smile=0.3 * head.smile + 0.8,
-        beard=max(head.beard, 0.10 + 0.03 * instance[5]),
-        haircut="curly" if head.haircut == "shaven" else head.haircut,
+        ear_point=0.75 + 0.22 * instance[4],
+        mouth_width=0.25,
+        lip=0.55 * head.lip,
+        smile=0.3 * head.smile - 0.7,
+        beard=max(head.beard, 0.05 + 0.03 * instance[5]),
+        haircut="short" if head.haircut == "shaven" else head.haircut,
+        volume=min(head.volume, -0.4),
+        hat="none",
         glasses=0.0,
         neck=head.neck + 0.06,
     )
@@ -48,7 +51,7 @@ def shade(s: Surface, head: Head, instance: list[float]) -> Tensor:
     pale = (pale + spot(ax, s.y, s.z, (head.eye_x, 0.22, 0.7), 0.22)).clamp_(0, 1)
     coat = mix(fur, under, 0.8 * pale) * (1 + (0.45 + 0.15 * instance[5]) * flow)
     dark = spot(ax, s.y, s.z, (head.eye_x, 0.0, 0.75), 0.26)
-    coat = mix(coat, paint("#141010", like), 0.7 * dark)
+    coat = mix(coat, paint("#141010", like), 0.55 * dark)
     snout = spot(s.x, s.y, s.z, (0, head.nose_y, head.nose_z + 0.02), 0.19)
     nose = ease(snout, 0.12, 0.30)
     coat = mix(coat, paint("#17130f", like), nose)
@@ -67,7 +70,6 @@ def shade(s: Surface, head: Head, instance: list[float]) -> Tensor:
         ("hair", strand),
         ("beard", coat * 1.08),
         ("cloth", materials.cloth(s, shirt, head)),
-        ("hat", shirt * 0.6),
     ):
         rgb = mix(rgb, colour, s.part(name))
     fringe = (1 - s.facing).square() * 0.25 * torch.maximum(s.part("skin"), s.part("beard"))

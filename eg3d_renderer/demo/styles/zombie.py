@@ -63,7 +63,7 @@ def shade(s: Surface, head: Head, instance: list[float]) -> Tensor:
         ("hair", strand),
         ("beard", strand),
         ("cloth", rag),
-        ("hat", rag),
+        ("hat", mix(rag, hsv(0.5 * head.hat_hue, 0.4, 0.34, like), 0.6)),
     ):
         rgb = mix(rgb, colour, s.part(name))
     glow = s.part("eye") * (0.35 + 0.25 * instance[3])

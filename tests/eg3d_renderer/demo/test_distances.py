@@ -25,9 +25,7 @@ def test_round_ellipsoid_and_short_capsule_are_spheres(
 ) -> None:
     p = cloud()
     ball = sd.sphere(*p, centre, radius)
-    torch.testing.assert_close(
-        sd.ellipsoid(*p, centre, (radius,) * 3), ball, rtol=1e-4, atol=1e-4
-    )
+    torch.testing.assert_close(sd.ellipsoid(*p, centre, (radius,) * 3), ball, rtol=1e-4, atol=1e-4)
     end = (centre[0] + 1e-3, centre[1], centre[2])
     torch.testing.assert_close(sd.capsule(*p, centre, end, radius, radius), ball, rtol=0, atol=2e-3)
 

@@ -70,7 +70,8 @@ def test_view_does_not_depend_on_threads() -> None:
         subprocess.run(
             [sys.executable, "-c", program.format(threads=threads)],
             env=os.environ | {"OMP_WAIT_POLICY": "passive"},
-            check=True, capture_output=True,
+            check=True,
+            capture_output=True,
         ).stdout
         for threads in (1, 2)
     ]

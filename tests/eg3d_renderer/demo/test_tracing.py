@@ -95,8 +95,8 @@ def test_mask_and_depth_agree() -> None:
 def test_silhouette_has_no_specks(seed: int) -> None:
     """No pixel of background whose eight neighbours are the head, and no pixel of head alone."""
     gen = ProceduralHeads()
-    cam = er.cameras.orbit(16, elevation=5)[[seed % 16, (seed * 5 + 3) % 16]]
-    out = gen.synthesis(gen.mapping(er.latents([seed], 48)), cam, 64)
+    cam = er.cameras.orbit(16, elevation=5)[[seed % 4, (seed * 5 + 3) % 16]]
+    out = gen.synthesis(gen.mapping(er.latents([seed], 48)), cam, 96)
     covered, depth = out["image_mask"], out["image_depth"]
     around = torch.ones(1, 1, 3, 3)
     around[..., 1, 1] = 0
@@ -129,6 +129,15 @@ def test_sphere_is_seen_where_geometry_says() -> None:
     assert (depth[square < 0] == 16.5).all()
     seen = (radius / (far**2 - radius**2) ** 0.5 * er.cameras.FOCAL) ** 2 * 3.14159265
     assert abs(mask.mean().item() / seen - 1) < 0.01
+
+
+def test_camera_that_looks_away_sees_white() -> None:
+    gen, cam = ProceduralHeads(), er.cameras.orbit(1)
+    cam[:, [2, 6, 10]] *= -1
+    out = gen.synthesis(gen.mapping(er.latents([0], 48)), cam, 16)
+    assert (out["image"] == 1).all()
+    assert (out["image_mask"] == 0).all()
+    assert (out["image_depth"] == torch.tensor(END)).all()
 
 
 def test_clearance_is_a_lower_bound() -> None:
