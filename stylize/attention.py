@@ -16,6 +16,7 @@ from torch import nn
 
 Banks = dict[str, torch.Tensor]  # site name -> [B, tokens, C]
 
+INITIAL_BIAS = -2.0
 COORDINATE_STEP = 8  # flash kernels want the head dimension in multiples of eight
 
 
@@ -95,12 +96,12 @@ class StyleFusionAttention(nn.Module):
     This is the gated mixture (1 - pi) A_c + pi A_s with pi = sigmoid(L_s - L_c + beta), A and L the
     attention and log-partition over each group. The raise is one extra coordinate of every head:
     q' = [q, beta sqrt(d)] and k' = [k, 1 for style, 0 otherwise], padded with zeros, so that it
-    runs on any fused attention kernel. w starts at zero, b at `bias`, one per head.
+    runs on any fused attention kernel. w starts at zero, b at -2.
 
     Presence 0 joins no style tokens: the result is the base attention's, bit for bit.
     """
 
-    def __init__(self, site: str, attn: Attention, bias: float) -> None:
+    def __init__(self, site: str, attn: Attention) -> None:
         super().__init__()
         channels = attn.to_q.in_features
         self.site = site
@@ -111,7 +112,7 @@ class StyleFusionAttention(nn.Module):
         self.to_v.load_state_dict(attn.to_v.state_dict())
         self.gate = nn.Linear(channels, attn.heads)  # w and b
         nn.init.zeros_(self.gate.weight)
-        nn.init.constant_(self.gate.bias, bias)
+        nn.init.constant_(self.gate.bias, INITIAL_BIAS)
 
     def __call__(  # diffusers reads the argument names off `__call__`
         self,

@@ -16,10 +16,11 @@ class StylizerError(RuntimeError):
 class StylizerConfig:
     """Sizes of every part; lists go from the finest level to the coarsest.
 
-    `latent_factor` f: images enter the networks as f x f blocks of pixels. `motion`:
-    temporal transformer layers per level. `window`: the most views
-    the motion modules see at once. `hint_residual` makes the network predict its departure from the
-    hint's own latents (prediction "sample" only): from random weights, it starts at the hint.
+    `latent_factor` f: images enter the networks as f x f blocks of pixels, times `latent_scale`.
+    `attention`, `motion`: which levels have attention to the references, and how many temporal
+    transformer layers. `window`: the most views the motion modules see at once. `hint_residual`
+    makes the network predict its departure from the hint's own latents (prediction "sample" only),
+    so that from random weights it starts at the hint.
     """
 
     image_size: int
@@ -35,7 +36,6 @@ class StylizerConfig:
     window: int
     prediction: str = "epsilon"
     hint_residual: bool = False
-    gate_bias: float = -2.0
     latent_scale: float = 1.0
     train_timesteps: int = 1000
     beta_start: float = 0.00085
@@ -101,7 +101,10 @@ class StylizerConfig:
         if not isinstance(values, dict) or set(values) != fields:
             wrong = sorted(fields ^ set(values)) if isinstance(values, dict) else "not an object"
             raise StylizerError(f"stylizer config: missing or unknown keys {wrong}")
-        return cls(**values)
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise StylizerError(f"stylizer config: a value has the wrong type ({error})") from None
 
     def schedule(self) -> dict[str, Any]:
         """Arguments of every diffusers scheduler used here (Stable Diffusion's DDIM settings)."""
@@ -119,19 +122,26 @@ class StylizerConfig:
 
 
 def demo() -> StylizerConfig:
-    """The small preset: 64 px images as 4x4 pixel blocks, for training from nothing on a CPU."""
+    """The small preset: 64 px images as 4x4 pixel blocks, for a minute of training on a CPU.
+
+    What made it learn fastest: predicting the clean latents as a departure from the hint; attention
+    at the finest level, where the style's colours have the shortest way to the output; and faint
+    latents (0.25), because at full strength the mean colour of a whole head shows through the noise
+    at every timestep, so that the network reads the palette there instead of from the style image.
+    """
     return StylizerConfig(
         image_size=64,
         latent_factor=4,
-        channels=(64, 96),
-        attention=(False, True),
+        channels=(48, 64),
+        attention=(True, False),
         motion=(0, 1),
         layers=1,
-        heads=4,
-        groups=32,
+        heads=2,
+        groups=8,
         cross_attention_dim=32,
         hint_channels=(16, 32, 64),
-        window=4,
+        window=8,
         prediction="sample",
         hint_residual=True,
+        latent_scale=0.25,
     )

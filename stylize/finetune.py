@@ -26,6 +26,7 @@ from stylize.storage import load_state, name_write_errors, replaced_folder
 
 LOSS_COLUMNS = ("step", "loss", "lr", "seconds")
 CHECKPOINT = "checkpoint-"
+BETAS = (0.9, 0.99)
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class FinetuneSettings:
     """How to train. Rates fall along a cosine to zero after a linear warm-up.
 
     train: "all" or "style" (see `DiffStyle360.trainable_parameters`). The dropout probabilities are
-    those of leaving out the style, the content (with the hint), both, or the back view, drawn once
-    per micro-batch: what is left out takes no part in the graph, as in sampling.
+    those of leaving out the style, the content (references and camera net), both, or the back view,
+    drawn once per micro-batch: what is left out takes no part in the graph, as in sampling.
     """
 
     steps: int
@@ -101,7 +102,7 @@ def finetune(
     for parameter in trained.values():
         parameter.requires_grad_(True)
     optimizer = torch.optim.AdamW(
-        trained.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        trained.values(), settings.learning_rate, BETAS, weight_decay=settings.weight_decay
     )
     average = {name: parameter.detach().clone() for name, parameter in trained.items()}
     first = _resume(folder, model, average, optimizer, settings)
@@ -164,11 +165,12 @@ def denoising_loss(
     t = torch.randint(config.train_timesteps, (clips,), generator=generator).to(device)
     per_view = t.repeat_interleave(views)
     noisy = scheduler.add_noise(clean, noise, per_view)
-    hint, front, back, style = (
-        None if part is None else part.to(device)
-        for part in _drop_parts(batch, settings, torch.rand(2, generator=generator))
-    )
-    prediction = network(noisy.unflatten(0, (clips, views)), t, hint, front, back, style)
+    front, back, style, camera = _drop_parts(batch, settings, torch.rand(2, generator=generator))
+    front, back, style = (x if x is None else x.to(device) for x in (front, back, style))
+    prediction = network(
+        noisy.unflatten(0, (clips, views)), t, batch.hint.to(device), front, back, style,
+        camera=camera,
+    )  # fmt: skip
     if config.prediction == "epsilon":
         truth = noise
     elif config.prediction == "sample":
@@ -185,20 +187,18 @@ def learning_rate(settings: FinetuneSettings, step: int) -> float:
 
 def _drop_parts(
     batch: Triplets, settings: FinetuneSettings, draws: torch.Tensor
-) -> tuple[torch.Tensor | None, ...]:
-    """hint, front, back, style with the drawn ones None."""
+) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None, bool]:
+    """front, back and style, the drawn ones None, and whether the camera net takes part."""
     which, back_draw = draws.tolist()
-    hint, front, style = batch.hint, batch.front, batch.style
+    without_content = settings.drop_both + settings.drop_content
     back = None if back_draw < settings.drop_back else batch.back
-    both = settings.drop_both
-    content = both + settings.drop_content
-    if which < both:
-        return None, None, None, None
-    if which < content:
-        return None, None, None, style
-    if which < content + settings.drop_style:
-        return hint, front, back, None
-    return hint, front, back, style
+    if which < settings.drop_both:
+        return None, None, None, False
+    if which < without_content:
+        return None, None, batch.style, False
+    if which < without_content + settings.drop_style:
+        return batch.front, back, None, True
+    return batch.front, back, batch.style, True
 
 
 def _save_checkpoint(

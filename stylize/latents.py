@@ -11,16 +11,18 @@ import torch.nn.functional as F
 from stylize.config import StylizerConfig, StylizerError
 
 
-def encode(images: torch.Tensor, config: StylizerConfig) -> torch.Tensor:
-    """[N, 3, H, W] in [-1, 1] -> [N, 3 f^2, H/f, W/f] times the latent scale.
-
-    Raises StylizerError where the images are not `config.image_size` square.
-    """
+def check_images(images: torch.Tensor, config: StylizerConfig) -> None:
+    """Raise StylizerError where images [..., 3, H, W] are not `config.image_size` square."""
     size = config.image_size
     if images.shape[-3:] != (3, size, size):
         raise StylizerError(
             f"image: shape {tuple(images.shape[-3:])}, this stylizer takes (3, {size}, {size})"
         )
+
+
+def encode(images: torch.Tensor, config: StylizerConfig) -> torch.Tensor:
+    """[N, 3, H, W] in [-1, 1] -> [N, 3 f^2, H/f, W/f] times the latent scale."""
+    check_images(images, config)
     return F.pixel_unshuffle(images, config.latent_factor) * config.latent_scale
 
 

@@ -7,12 +7,15 @@
 All parts are diffusers models at the configured size. Clips are [B, V, ...]: B identities, V views.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import ControlNetModel, MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from diffusers.utils import logging
 from safetensors.torch import save_file
 from torch import nn
 
@@ -31,22 +34,24 @@ TRAIN = ("all", "style")
 
 
 class DiffStyle360(nn.Module):
-    """The whole stylizer, from random weights; `from_pretrained` loads trained ones.
+    """The whole stylizer, its weights drawn from `seed`; `from_pretrained` loads trained ones.
 
     The prompt is always empty: one constant zero token. The style encoder starts as a copy of the
     reference net, the style projections as copies of the denoiser's.
     """
 
-    def __init__(self, config: StylizerConfig) -> None:
+    def __init__(self, config: StylizerConfig, seed: int = 0) -> None:
         super().__init__()
         self.config = config
-        unet = UNet2DConditionModel(**_unet_arguments(config))
-        self.camera_net = ControlNetModel.from_unet(
-            unet, conditioning_embedding_out_channels=config.hint_channels
-        )
-        self.denoiser = _build_denoiser(unet, config)
-        self.reference_net = _build_reference_net(config)
-        self.style_encoder = _build_reference_net(config)
+        with torch.random.fork_rng(), _quiet_diffusers():
+            torch.manual_seed(seed)
+            unet = UNet2DConditionModel(**_unet_arguments(config))
+            self.camera_net = ControlNetModel.from_unet(
+                unet, conditioning_embedding_out_channels=config.hint_channels
+            )
+            self.denoiser = _build_denoiser(unet, config)
+            self.reference_net = _build_reference_net(config)
+            self.style_encoder = _build_reference_net(config)
         self.style_encoder.load_state_dict(self.reference_net.state_dict())
 
     def content_banks(
@@ -69,20 +74,23 @@ class DiffStyle360(nn.Module):
         self,
         noisy: torch.Tensor,
         t: torch.Tensor,
-        hint: torch.Tensor | None,
+        hint: torch.Tensor,
         references: References,
+        *,
+        camera: bool = True,
     ) -> torch.Tensor:
         """The prediction [B, V, C, h, w] for noisy latents [B, V, C, h, w] at timesteps t [B].
 
-        hint [B, V, 3, H, W] in [-1, 1], or None for the unconditional pass. Raises StylizerError
-        where V exceeds the window.
+        hint [B, V, 3, H, W] in [-1, 1]. The unconditional pass has no references and, by
+        `camera` False, no residuals of the camera net. Raises StylizerError where V exceeds the
+        window.
         """
         clips, views = noisy.shape[:2]
         if views > self.config.window:
             raise StylizerError(f"{views} views in one pass: the window is {self.config.window}")
         prompt = noisy.new_zeros(clips * views, 1, self.config.cross_attention_dim)
         down = middle = None
-        if hint is not None:
+        if camera:
             down, middle = self.camera_net(
                 noisy.flatten(0, 1),
                 t.repeat_interleave(views),
@@ -99,23 +107,26 @@ class DiffStyle360(nn.Module):
             mid_block_additional_residual=middle,
             return_dict=False,
         )[0].transpose(1, 2)
-        if hint is not None and self.config.hint_residual:
-            prediction = prediction + encode(hint.flatten(0, 1), self.config).view_as(noisy)
+        if self.config.hint_residual:
+            base = encode(hint.flatten(0, 1), self.config).view_as(noisy)
+            prediction = base + self.config.latent_scale * prediction
         return prediction
 
     def forward(
         self,
         noisy: torch.Tensor,
         t: torch.Tensor,
-        hint: torch.Tensor | None,
+        hint: torch.Tensor,
         front: torch.Tensor | None,
         back: torch.Tensor | None,
         style: torch.Tensor | None,
+        *,
+        camera: bool = True,
     ) -> torch.Tensor:
-        """`denoise` with the banks computed on the way; a part given as None takes no part."""
+        """`denoise` with the banks computed on the way; an image given as None takes no part."""
         content = {} if front is None else self.content_banks(front, back, t)
         styled = {} if style is None else self.style_banks(style, t)
-        return self.denoise(noisy, t, hint, References(content, styled))
+        return self.denoise(noisy, t, hint, References(content, styled), camera=camera)
 
     def trainable_parameters(self, train: str = "all") -> dict[str, nn.Parameter]:
         """Parameters to train by name: "all", or "style" (style encoder, appearance, projections
@@ -201,7 +212,7 @@ def _build_denoiser(unet: UNet2DConditionModel, config: StylizerConfig) -> UNetM
     for name, attn in _attentions(denoiser).items():
         spatial = ".motion_modules." not in name
         if spatial and name.endswith(".attn1"):
-            attn.set_processor(StyleFusionAttention(name, attn, config.gate_bias))
+            attn.set_processor(StyleFusionAttention(name, attn))
         elif spatial:
             attn.set_processor(PromptAttention())
         else:
@@ -220,6 +231,17 @@ def _build_reference_net(config: StylizerConfig) -> UNet2DConditionModel:
     for name, attn in _attentions(net).items():
         attn.set_processor(BankWriter(name) if name.endswith(".attn1") else PromptAttention())
     return net
+
+
+@contextmanager
+def _quiet_diffusers() -> Iterator[None]:
+    """Without the warning on data types that converting an unet to a motion unet always prints."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _attentions(net: nn.Module) -> dict[str, Attention]:

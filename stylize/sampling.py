@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler
 
-from stylize.attention import Banks, References
+from stylize.attention import References
 from stylize.config import StylizerError
-from stylize.latents import decode, encode
+from stylize.latents import check_images, decode
 from stylize.model import DiffStyle360
 
 
@@ -21,7 +21,6 @@ def stylize_views(
     presence: float = 1.0,
     temperature: float = 1.0,
     guidance: tuple[float, float] = (1.0, 1.0),
-    start: str = "noise",
     seed: int = 0,
 ) -> torch.Tensor:
     """Stylize one identity all around: [V, 3, H, W] in [-1, 1] at the hint's V cameras.
@@ -29,7 +28,6 @@ def stylize_views(
     front, back, style [3, H, W]; hint [V, 3, H, W], the views of a closed orbit in order; all in
     [-1, 1]. `guidance`: the weights (w_c, w_s) of eps_0 + w_c (eps_c - eps_0)
     + w_s (eps_cs - eps_c); a pass whose weight comes out as zero is not run, so (1, 1) is one pass.
-    `start`: "noise", or "hint" to begin from the hint's latents noised to the first timestep.
     The result depends on the arguments alone, never on other identities. Raises StylizerError where
     a dial is out of range or an image has the wrong size.
     """
@@ -37,42 +35,38 @@ def stylize_views(
         raise StylizerError(f"presence: {presence} is not in [0, 1]")
     if not temperature > 0:
         raise StylizerError(f"temperature: {temperature} is not above 0")
-    if start not in ("noise", "hint"):
-        raise StylizerError(f"start: {start!r} is neither 'noise' nor 'hint'")
     config, views = model.config, len(hint)
     scheduler = DDIMScheduler(**config.schedule())
     if not 1 <= steps <= config.train_timesteps:
         raise StylizerError(f"steps: {steps} is not in 1..{config.train_timesteps}")
+    check_images(hint, config)
     scheduler.set_timesteps(steps)
     device = hint.device
     generator = torch.Generator().manual_seed(seed)
-    hint_latents = encode(hint, config)
-    latents = torch.randn(hint_latents.shape, generator=generator).to(device)  # [V, C, h, w]
-    if start == "hint":
-        latents = scheduler.add_noise(hint_latents, latents, scheduler.timesteps[:1])
+    shape = (views, config.latent_channels, config.latent_size, config.latent_size)
+    latents = torch.randn(shape, generator=generator).to(device)  # [V, C, h, w]
     passes = guidance_passes(presence, guidance)
     with torch.inference_mode():
         for t in scheduler.timesteps:
             time = t.reshape(1).to(device)
             content = model.content_banks(front[None], None if back is None else back[None], time)
-            styled = model.style_banks(style[None], time)
+            styled = model.style_banks(style[None], time) if "both" in passes else {}
+            references = {
+                "none": References({}, {}),
+                "content": References(content, {}),
+                "both": References(content, styled, presence, temperature),
+            }
             offset = int(torch.randint(views, (), generator=generator))
             total = torch.zeros_like(latents)
             counts = latents.new_zeros(views, 1, 1, 1)
             for window in circular_windows(views, config.window, offset):
                 index = torch.from_numpy(window).to(device)
+                noisy, hinted = latents[None, index], hint[None, index]
                 for name, weight in passes.items():
-                    total[index] += weight * _predict(
-                        model,
-                        name,
-                        latents[index],
-                        time,
-                        hint[index],
-                        content,
-                        styled,
-                        presence,
-                        temperature,
+                    prediction = model.denoise(
+                        noisy, time, hinted, references[name], camera=name != "none"
                     )
+                    total[index] += weight * prediction[0]
                 counts[index] += 1
             step = scheduler.step(total / counts, t, latents)
             latents = step.prev_sample
@@ -102,20 +96,3 @@ def circular_windows(views: int, window: int, offset: int) -> list[np.ndarray]:
     count = -(-views // (window - window // 4))
     starts = [offset + i * views // count for i in range(count)]
     return [(start + np.arange(window)) % views for start in starts]
-
-
-def _predict(
-    model: DiffStyle360,
-    name: str,
-    noisy: torch.Tensor,  # [v, C, h, w]
-    time: torch.Tensor,
-    hint: torch.Tensor,
-    content: Banks,
-    style: Banks,
-    presence: float,
-    temperature: float,
-) -> torch.Tensor:
-    references = References(
-        {} if name == "none" else content, style if name == "both" else {}, presence, temperature
-    )
-    return model.denoise(noisy[None], time, None if name == "none" else hint[None], references)[0]

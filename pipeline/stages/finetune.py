@@ -52,9 +52,7 @@ def _open_start(folder: RunFolder, wanted: Finetune) -> DiffStyle360:
     """The stylizer to start from: the one given, or the small preset with random weights."""
     if wanted.start:
         return DiffStyle360.from_pretrained(wanted.start)
-    with torch.random.fork_rng():  # diffusers draws its weights from the global generator
-        torch.manual_seed(derive_seed(folder.run.seed, "weights"))
-        return DiffStyle360(stylize.demo())
+    return DiffStyle360(stylize.demo(), derive_seed(folder.run.seed, "weights"))
 
 
 class Clips:

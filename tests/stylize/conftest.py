@@ -1,14 +1,11 @@
 from collections.abc import Callable
 
-import diffusers
 import pytest
 import torch
 
 from stylize.config import StylizerConfig
 from stylize.finetune import Triplets
 from stylize.model import DiffStyle360
-
-diffusers.utils.logging.set_verbosity_error()
 
 TINY = StylizerConfig(
     image_size=16,

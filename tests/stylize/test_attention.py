@@ -13,9 +13,9 @@ from stylize.attention import References, StyleAppearance, StyleFusionAttention,
 SITE = "mid.attn1"
 
 
-def make_attention(channels: int = 16, heads: int = 2, bias: float = -2.0) -> Attention:
+def make_attention(channels: int = 16, heads: int = 2) -> Attention:
     attn = Attention(query_dim=channels, heads=heads, dim_head=channels // heads)
-    fusion = StyleFusionAttention(SITE, attn, bias)
+    fusion = StyleFusionAttention(SITE, attn)
     torch.nn.init.normal_(fusion.appearance.modulation.weight, std=0.3)
     torch.nn.init.normal_(fusion.gate.weight)
     attn.set_processor(fusion)
@@ -117,7 +117,7 @@ def test_the_order_of_style_tokens_does_not_matter():
 
 
 def test_an_infinite_temperature_does_not_switch_style_off():
-    attn, hidden, style = make_attention(bias=0.0), torch.randn(2, 5, 16), torch.randn(1, 9, 16)
+    attn, hidden, style = make_attention(), torch.randn(2, 5, 16), torch.randn(1, 9, 16)
     base = run(attn, hidden, content={}, style={})
     flat = run(attn, hidden, content={}, style={SITE: style}, temperature=1e9)
     assert (flat - base).abs().max() > 0.01
@@ -132,6 +132,6 @@ def test_appearance_starts_as_a_plain_normalisation():
 
 def test_gate_starts_at_its_bias():
     attn = Attention(query_dim=16, heads=2, dim_head=8)
-    gate = StyleFusionAttention(SITE, attn, -2.0).gate
+    gate = StyleFusionAttention(SITE, attn).gate
     assert not gate.weight.any()
     assert (gate.bias == -2).all()

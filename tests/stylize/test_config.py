@@ -36,6 +36,8 @@ def test_bad_json_is_refused():
     values = json.loads(demo().to_json())
     with pytest.raises(StylizerError, match="extra"):
         StylizerConfig.from_json(json.dumps({**values, "extra": 1}))
+    with pytest.raises(StylizerError, match="wrong type"):
+        StylizerConfig.from_json(json.dumps({**values, "channels": "wide"}))
     del values["window"]
     with pytest.raises(StylizerError, match="window"):
         StylizerConfig.from_json(json.dumps(values))

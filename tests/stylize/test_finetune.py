@@ -168,8 +168,8 @@ def test_noise_depends_on_seed_and_step_alone(model, triplets):
     ("drops", "absent"),
     [
         ({"drop_style": 1.0}, {"style"}),
-        ({"drop_content": 1.0}, {"hint", "front", "back"}),
-        ({"drop_both": 1.0}, {"hint", "front", "back", "style"}),
+        ({"drop_content": 1.0}, {"camera", "front", "back"}),
+        ({"drop_both": 1.0}, {"camera", "front", "back", "style"}),
         ({"drop_back": 1.0}, {"back"}),
         ({}, set()),
     ],
@@ -179,8 +179,8 @@ def test_dropout_leaves_parts_out(model, triplets, drops, absent):
     settings = dataclasses.replace(SETTINGS, **{**none, **drops})
     seen = {}
 
-    def network(noisy, t, hint, front, back, style):
-        seen.update(hint=hint, front=front, back=back, style=style)
+    def network(noisy, t, hint, front, back, style, camera):
+        seen.update(front=front, back=back, style=style, camera=True if camera else None)
         return noisy
 
     denoising_loss(network, model, triplets, settings, 0)
@@ -194,7 +194,7 @@ def test_a_perfect_prediction_has_no_loss(make_model, tiny, triplets, prediction
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000).square()
     clean = torch.nn.functional.pixel_unshuffle(triplets.target, 2)
 
-    def oracle(noisy, t, *parts):
+    def oracle(noisy, t, *parts, camera):
         kept = (1 - betas).cumprod(0)[t].view(-1, 1, 1, 1, 1)
         noise = (noisy - kept.sqrt() * clean) / (1 - kept).sqrt()
         velocity = kept.sqrt() * noise - (1 - kept).sqrt() * clean

@@ -16,8 +16,8 @@ def test_a_latent_pixel_is_one_block():
     images = torch.zeros(1, 3, 64, 64)
     images[..., 4:8, 8:12] = 1
     latents = encode(images, demo())
-    assert (latents[0, :, 1, 2] == 1).all()
-    assert latents.sum() == 48
+    assert (latents[0, :, 1, 2] == 0.25).all()
+    assert latents.sum() == 48 * 0.25
 
 
 def test_other_sizes_are_refused():

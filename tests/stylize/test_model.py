@@ -9,22 +9,21 @@ from stylize.config import StylizerError
 from stylize.model import DiffStyle360, PerFrameGroupNorm
 
 
-def run(model, triplets, style=True, hint=True, **dials):
+def run(model, triplets, style=True, camera=True, **dials):
     noisy = torch.randn(2, 3, 12, 8, 8, generator=torch.Generator().manual_seed(5))
     t = torch.tensor([10, 700])
     with torch.no_grad():
         content = model.content_banks(triplets.front, triplets.back, t)
         banks = model.style_banks(triplets.style, t) if style else {}
-        return model.denoise(
-            noisy, t, triplets.hint if hint else None, References(content, banks, **dials)
-        )
+        references = References(content, banks, **dials)
+        return model.denoise(noisy, t, triplets.hint, references, camera=camera)
 
 
 def test_every_part_has_an_effect(model, triplets):
     out = run(model, triplets)
     assert out.shape == (2, 3, 12, 8, 8)
     assert not torch.allclose(out, run(model, triplets, style=False))
-    assert not torch.allclose(out, run(model, triplets, hint=False))
+    assert not torch.allclose(out, run(model, triplets, camera=False))
     other = dataclasses.replace(triplets, back=triplets.front)
     assert not torch.allclose(out, run(model, other))
 
@@ -60,6 +59,15 @@ def test_banks_carry_the_denoisers_site_names(model, triplets):
     for site in sites:
         assert banks[site].shape[1] == 2 * front_only[site].shape[1]
         torch.testing.assert_close(banks[site][:, : front_only[site].shape[1]], front_only[site])
+
+
+def test_weights_follow_the_seed_and_leave_the_global_generator_alone(tiny):
+    state = torch.get_rng_state()
+    first, again, other = DiffStyle360(tiny), DiffStyle360(tiny, seed=0), DiffStyle360(tiny, seed=1)
+    assert torch.equal(torch.get_rng_state(), state)
+    name = "denoiser.conv_in.weight"
+    assert torch.equal(first.state_dict()[name], again.state_dict()[name])
+    assert not torch.equal(first.state_dict()[name], other.state_dict()[name])
 
 
 def test_style_encoder_starts_as_the_reference_net(tiny):
@@ -99,14 +107,18 @@ def test_views_meet_only_in_the_motion_modules(make_model, tiny, triplets):
 
 def test_hint_residual_starts_at_the_hint(tiny, triplets):
     config = dataclasses.replace(tiny, prediction="sample", hint_residual=True)
-    out = run(DiffStyle360(config).eval(), triplets)
     blocks = torch.nn.functional.pixel_unshuffle(triplets.hint, 2)
-    torch.testing.assert_close(out, blocks)
+    for camera in (True, False):
+        out = run(DiffStyle360(config).eval(), triplets, camera=camera)
+        torch.testing.assert_close(out, blocks)
 
 
 def test_more_views_than_the_window_are_refused(model):
     with pytest.raises(StylizerError, match="window is 4"):
-        model.denoise(torch.zeros(1, 5, 12, 8, 8), torch.tensor([1]), None, References({}, {}))
+        model.denoise(
+            torch.zeros(1, 5, 12, 8, 8), torch.tensor([1]), torch.zeros(1, 5, 3, 16, 16),
+            References({}, {}),
+        )  # fmt: skip
 
 
 def test_gradients_reach_exactly_what_should_train(make_model, triplets):
