@@ -14,7 +14,7 @@ demo: setup  ## run the embedded default: heads, styles, shards, stylizer, repor
 	  print("report:", open_run(*sys.argv[1:]).report_path)' $(MANIFEST) $(OUT)
 
 test: setup  ## all tests
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist loadfile
 
 check: setup  ## formatters, linters, types
 	$(BIN)/ruff check .

@@ -1,12 +1,15 @@
 """A run small enough to make in a second, and a way to write variants of its manifest."""
 
 import copy
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+os.environ["OMP_NUM_THREADS"] = "1"  # tests run side by side; stages set their own number
 
 TINY: dict[str, Any] = {
     "name": "tiny",

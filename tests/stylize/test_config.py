@@ -16,7 +16,7 @@ def test_json_round_trip():
         ({"image_size": 63}, "image_size"),
         ({"image_size": 0}, "image_size"),
         ({"window": 2.5}, "window"),
-        ({"channels": (60, 96)}, "channels"),
+        ({"channels": (60, 64)}, "channels"),
         ({"attention": (False, False)}, "attention"),
         ({"motion": (1,)}, "motion"),
         ({"hint_channels": (16,)}, "hint_channels"),
