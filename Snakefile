@@ -1,10 +1,11 @@
 """The whole run: every rule calls one verb of `diffstyle360`.
 
-snakemake --cores all --config manifest=manifests/runs/demo.yaml [out=runs]
+snakemake --cores all --config manifest=manifests/runs/demo.yaml out=runs
 """
 
 import fcntl
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -16,7 +17,8 @@ min_version("9.10")
 shell.prefix(f'export PATH="{Path(sys.executable).parent}:$PATH"; ')
 
 
-container: "docker://python:3.12-slim"
+# Jobs run in the environment of this very program; under apptainer, in an image that holds it.
+container: config.get("container", "diffstyle360.sif")
 
 
 MANIFEST = config.get("manifest", "manifests/runs/demo.yaml")
@@ -26,7 +28,7 @@ try:
 except ManifestError as error:
     sys.exit(f"error: {error}")
 FOLDER = f"{OUT}/{RUN.folder_name()}"
-ARGUMENTS = f"{MANIFEST} --out {OUT}"
+ARGUMENTS = shlex.join([MANIFEST, "--out", OUT])
 SHARD = f"{FOLDER}/{{column}}/{{shard}}"
 
 
@@ -40,9 +42,7 @@ def stylize_inputs(wildcards):
     style = RUN.stylize.references[wildcards.reference].style
     columns = ["render"] + ([f"style-{style}"] if style else [])
     model = [] if RUN.stylize.model else rules.finetune.output
-    return expand(f"{SHARD}.parquet", column=columns, shard=wildcards.shard) + list(
-        model
-    )
+    return expand(f"{SHARD}.parquet", column=columns, shard=wildcards.shard) + list(model)
 
 
 wildcard_constraints:
@@ -65,9 +65,7 @@ onstart:
             fcntl.LOCK_EX | fcntl.LOCK_NB,
         )
     except BlockingIOError:
-        sys.exit(
-            f"{FOLDER}: another snakemake is making this run; wait for it, or stop it"
-        )
+        sys.exit(f"{FOLDER}: another snakemake is making this run; wait for it, or stop it")
 
 
 rule all:
@@ -108,9 +106,7 @@ rule render:
 
 rule finetune:
     input:
-        shards(
-            ["render", *(f"style-{name}" for name in RUN.finetuned_styles)], "train"
-        )
+        shards(["render", *(f"style-{name}" for name in RUN.finetuned_styles)], "train")
         if RUN.finetune
         else [],
     output:
@@ -133,9 +129,7 @@ rule stylize:
     input:
         stylize_inputs,
     output:
-        multiext(
-            f"{FOLDER}/stylized-{{reference}}/{{shard}}", ".tar", ".idx", ".parquet"
-        ),
+        multiext(f"{FOLDER}/stylized-{{reference}}/{{shard}}", ".tar", ".idx", ".parquet"),
     log:
         f"{FOLDER}/logs/stylize/{{reference}}/{{shard}}.log",
     benchmark:

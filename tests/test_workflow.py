@@ -64,7 +64,7 @@ def test_any_cut_and_any_kill_give_the_same_bytes(
     write_manifest: Callable[..., Path], tmp_path: Path, tiny_model: Path
 ) -> None:
     changes = CHANGES | {"finetune.start": str(tiny_model)}
-    one = write_manifest(changes | {"shards.identities": 1}, "one.yaml")
+    one = write_manifest(changes | {"shards.identities": 1}, "one by one.yaml")
     make(one, tmp_path / "one", "--cores", "1", "--jobs", "1", "--quiet", "all")
     smooth = open_run(one, tmp_path / "one")
 
