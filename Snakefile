@@ -14,7 +14,9 @@ from snakemake.utils import min_version
 from manifests import ManifestError, load_run
 
 min_version("9.10")
-shell.prefix(f'export PATH="{Path(sys.executable).parent}:$PATH"; ')
+# This environment's programs; and glibc keeps large tensors' memory instead of faulting it in anew.
+MALLOC = "MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296"
+shell.prefix(f'export {MALLOC} PATH="{Path(sys.executable).parent}:$PATH"; ')
 
 
 # Jobs run in the environment of this very program; under apptainer, in an image that holds it.
@@ -153,7 +155,6 @@ rule evaluate:
         f"{FOLDER}/logs/evaluate.log",
     benchmark:
         f"{FOLDER}/benchmarks/evaluate.tsv"
-    threads: 2
     resources:
         mem_mb=4000,
         runtime=120,

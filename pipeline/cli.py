@@ -147,9 +147,11 @@ def stylize(
 @takes_run
 def evaluate(manifest: Path, out: Path) -> None:
     """Measure the stylized columns against the rendered truth, with baselines beside them."""
+    from pipeline.devices import EVALUATE_THREADS, open_device
     from pipeline.stages.evaluate import evaluate_run
 
     folder = open_run(manifest, out)
+    open_device("cpu", EVALUATE_THREADS)
     print(f"{folder.metrics_path}: {evaluate_run(folder)} rows")
 
 

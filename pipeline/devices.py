@@ -13,6 +13,7 @@ from pipeline.errors import PipelineError
 # in parallel.
 RENDER_THREADS = 1
 STYLIZE_THREADS = 1
+EVALUATE_THREADS = 1
 FINETUNE_THREADS = 2
 
 
