@@ -1,0 +1,1 @@
+"""The networks of the EG3D family; parameters and buffers carry the names of its checkpoints."""
