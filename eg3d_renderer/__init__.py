@@ -2,6 +2,6 @@
 
 from eg3d_renderer import cameras
 from eg3d_renderer.errors import RendererError
-from eg3d_renderer.generators import Generator, latents, load_generator
+from eg3d_renderer.generators import Generator, build_generator, latents, load_generator
 
-__all__ = ["Generator", "RendererError", "cameras", "latents", "load_generator"]
+__all__ = ["Generator", "RendererError", "build_generator", "cameras", "latents", "load_generator"]

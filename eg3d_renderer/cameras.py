@@ -115,28 +115,26 @@ def rays(label: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
 
     Label [V, 25] -> origins, unit directions, each [V, resolution ** 2, 3].
     """
+    # one camera at a time: the bits of a view must not depend on how many views there are
+    made = [_rays_of_one(one, resolution) for one in label]
+    return torch.stack([origin for origin, _ in made]), torch.stack([ray for _, ray in made])
+
+
+def _rays_of_one(label: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
+    """Rounded as the published code rounds: densities are steep enough to show the last bit."""
     cam2world, k = split(label)
-    v, u = torch.meshgrid(*2 * [pixel_centres(resolution, label.device)], indexing="ij")
-    u, v = u.reshape(1, -1), v.reshape(1, -1)  # [1, R * R]
-    fx, fy, cx, cy, skew = (
-        k[:, i, j, None] for i, j in ((0, 0), (1, 1), (0, 2), (1, 2), (0, 1))
-    )  # [V, 1]
+    centres = pixel_centres(resolution, label.device).to(label.dtype)
+    v, u = (t.reshape(-1) for t in torch.meshgrid(centres, centres, indexing="ij"))  # [R * R]
+    fx, fy, cx, cy, skew = (k[i, j] for i, j in ((0, 0), (1, 1), (0, 2), (1, 2), (0, 1)))
+    x = (u - cx + cy * skew / fy - skew * v / fy) / fx
     y = (v - cy) / fy
-    x = (u - cx - skew * y) / fx
-    rotation, origin = cam2world[:, :3, :3], cam2world[:, :3, 3]
-    # written out, not matmul: the bits of a view must not depend on how many views there are
-    direction = torch.stack(
-        [
-            x * rotation[:, i, 0, None] + y * rotation[:, i, 1, None] + rotation[:, i, 2, None]
-            for i in range(3)
-        ],
-        dim=-1,
-    )  # [V, R * R, 3]
-    length = torch.sqrt(direction[..., 0] ** 2 + direction[..., 1] ** 2 + direction[..., 2] ** 2)
-    direction = direction / length[..., None]
-    return origin[:, None].expand_as(direction).contiguous(), direction
+    one = torch.ones_like(x)
+    through = (cam2world @ torch.stack([x, y, one, one]))[:3].T  # world points, [R * R, 3]
+    origin = cam2world[:3, 3].expand_as(through).contiguous()
+    return origin, torch.nn.functional.normalize(through - origin, dim=-1)
 
 
 def pixel_centres(resolution: int, device: torch.device | str = "cpu") -> Tensor:
     """(i + 0.5) / R for every pixel, [R]."""
-    return (torch.arange(resolution, dtype=torch.float32, device=device) + 0.5) / resolution
+    pixels = torch.arange(resolution, dtype=torch.float32, device=device)
+    return pixels * (1 / resolution) + 0.5 / resolution

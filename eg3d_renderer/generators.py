@@ -1,15 +1,24 @@
 """What a generator is, and how to get one."""
 
 import difflib
+import inspect
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from eg3d_renderer.checkpoints import Checkpoint, digest, read_folder, read_official
 from eg3d_renderer.demo.generator import ProceduralHeads
 from eg3d_renderer.demo.styles import STYLES
 from eg3d_renderer.errors import RendererError
+from eg3d_renderer.families import FAMILIES
+from eg3d_renderer.mesh import Field
+from eg3d_renderer.triplane import TriPlaneGenerator
+
+# what the published code passes along and images do not depend on
+WITHOUT_EFFECT = ("fused_modconv_default", "sr_kwargs")
 
 
 @runtime_checkable
@@ -27,8 +36,14 @@ class Generator(Protocol):
     instance: slice  # the dimensions of z that set a style's instance; empty for a GAN of one style
     rendering_kwargs: dict[str, Any]  # ray_start, ray_end, box_warp, ...
     neural_rendering_resolution: int
+    truncation_psi: float  # the usual one, of published samples
     style: str
     digest: str  # sha256 hex: names what made the images
+
+    @property
+    def camera(self) -> dict[str, Any]:
+        """radius, pivot and focal of the cameras that the generator is made for."""
+        ...
 
     def mapping(
         self,
@@ -37,7 +52,7 @@ class Generator(Protocol):
         truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
     ) -> Tensor:
-        """z [N, z_dim], camera labels [N, 25] or None -> ws [N, num_ws, w_dim]."""
+        """z [N, z_dim], camera labels [N, 25], one for all or None (frontal) -> ws."""
         ...
 
     def planes(self, ws: Tensor) -> Tensor:
@@ -53,9 +68,8 @@ class Generator(Protocol):
     ) -> dict[str, Tensor]:
         """One identity [1, ...] from V cameras, or V identities from one camera each.
 
-        Returns image [V, 3, H, W] and image_raw [V, 3, h, w] in [-1, 1] on white, image_depth
-        [V, 1, h, w] (distance along the unit ray, background = ray_end) and image_mask
-        [V, 1, h, w] in [0, 1].
+        Returns image [V, 3, H, W] and image_raw [V, 3, h, w], about [-1, 1]; image_depth
+        [V, 1, h, w], distance along the unit ray; and image_mask [V, 1, h, w] in [0, 1].
         """
         ...
 
@@ -65,6 +79,14 @@ class Generator(Protocol):
         """`render` of `planes(ws)`."""
         ...
 
+    def depth_range(self, cam: Tensor) -> tuple[float, float]:
+        """Least and greatest value that image_depth can have, from cameras [V, 25]."""
+        ...
+
+    def density_field(self, planes: Tensor, ws: Tensor) -> Field:
+        """One identity as a function of world points [P, 3]: density [P], colours [P, 3]."""
+        ...
+
 
 def latents(seeds: list[int] | range, z_dim: int) -> Tensor:
     """z [N, z_dim] float32; row i is what EG3D draws for `--seeds=seeds[i]`."""
@@ -72,18 +94,82 @@ def latents(seeds: list[int] | range, z_dim: int) -> Tensor:
     return torch.from_numpy(np.concatenate(rows).astype(np.float32))
 
 
-def load_generator(source: str, device: str | torch.device = "cpu") -> Generator:
-    """The generator named by `source`: "procedural" (natural heads) or "procedural:STYLE".
+def load_generator(source: str | Path, device: str | torch.device = "cpu") -> Generator:
+    """The generator named by `source`, ready to render.
 
-    Raises RendererError, naming what can be loaded, for anything else.
+    A path: an official EG3D, PanoHead or SphereHead .pkl (nothing in it is executed), or a folder
+    that `diffstyle360 convert` wrote, or the model.safetensors in it. A name: "procedural" (natural
+    heads that need no weights) or "procedural:STYLE". Raises RendererError for anything else.
     """
-    family, _, style = source.partition(":")
-    style = style or "natural"
-    if family != "procedural":
-        raise RendererError(
-            f"generator {source!r}: not known; use 'procedural' or 'procedural:STYLE' "
-            f"with STYLE one of {', '.join(STYLES)}"
+    if isinstance(source, str) and source.partition(":")[0] == "procedural":
+        return _procedural(source, device)
+    path = Path(source)
+    if path.suffix == ".pkl":
+        return generator_of(read_official(path), device)
+    if path.is_dir() or path.suffix == ".safetensors":
+        return generator_of(read_folder(path), device)
+    raise RendererError(
+        f"generator {str(source)!r}: neither a name nor a file that exists; give 'procedural' or "
+        f"'procedural:STYLE' with STYLE one of {', '.join(STYLES)}, or the path of an official "
+        ".pkl or of a folder that 'diffstyle360 convert' wrote"
+    )
+
+
+def build_generator(
+    family: str,
+    *,
+    neural_rendering_resolution: int = 64,
+    plane_axes: list | None = None,
+    **init_kwargs: Any,
+) -> TriPlaneGenerator:
+    """A generator with random weights: "eg3d", "panohead" or "spherehead".
+
+    `init_kwargs`, and `rendering_kwargs` among them, are named as in the published code, those that
+    only its training reads included. Raises RendererError, naming the key, for what is unknown,
+    missing or impossible.
+    """
+    if family not in FAMILIES:
+        raise RendererError(f"family {family!r}: not one of {', '.join(FAMILIES)}")
+    kwargs = {name: v for name, v in init_kwargs.items() if name not in WITHOUT_EFFECT}
+    if kwargs.pop("img_channels", 3) != 3:
+        raise RendererError(f"init_kwargs.img_channels: {init_kwargs['img_channels']}; only 3 is")
+    known = list(inspect.signature(TriPlaneGenerator).parameters)
+    _check_names(kwargs, known, "init_kwargs")
+    _check_names(
+        kwargs.get("mapping_kwargs") or {}, ["num_layers", "lr_multiplier"], "mapping_kwargs"
+    )
+    for name in ("rendering_kwargs", "img_resolution"):
+        if name not in kwargs:
+            raise RendererError(f"init_kwargs: {name!r} is missing")
+    return FAMILIES[family](
+        **kwargs, neural_rendering_resolution=neural_rendering_resolution, plane_axes=plane_axes
+    )
+
+
+def generator_of(checkpoint: Checkpoint, device: str | torch.device = "cpu") -> TriPlaneGenerator:
+    """The checkpoint as a generator: every tensor in its place, none missing, none left over."""
+    kwargs = checkpoint.init_kwargs | {"rendering_kwargs": checkpoint.rendering_kwargs}
+    with torch.device("meta"):
+        generator = build_generator(
+            checkpoint.family,
+            neural_rendering_resolution=checkpoint.neural_rendering_resolution,
+            plane_axes=checkpoint.plane_axes,
+            **kwargs,
         )
+    try:
+        generator.load_state_dict(checkpoint.state, strict=True, assign=True)
+    except RuntimeError as error:  # torch lists every key; the first says enough
+        lines = [line.strip() for line in str(error).splitlines()[1:]]
+        raise RendererError(
+            f"{checkpoint.family} checkpoint: its tensors are not those that its own settings ask "
+            f"for: {lines[0][:300]}"
+        ) from None
+    generator.digest = digest(checkpoint)
+    return generator.to(device).float().eval().requires_grad_(False)
+
+
+def _procedural(source: str, device: str | torch.device) -> ProceduralHeads:
+    style = source.partition(":")[2] or "natural"
     if style not in STYLES:
         near = difflib.get_close_matches(style, STYLES, n=1, cutoff=0.4)
         hint = f"did you mean 'procedural:{near[0]}'? " if near else ""
@@ -91,3 +177,11 @@ def load_generator(source: str, device: str | torch.device = "cpu") -> Generator
             f"generator {source!r}: no style {style!r}; {hint}styles: {', '.join(STYLES)}"
         )
     return ProceduralHeads(style, device)
+
+
+def _check_names(given: dict[str, Any], known: list[str], where: str) -> None:
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            raise RendererError(f"{where}: {name!r} is not known; {hint}")

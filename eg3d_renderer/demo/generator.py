@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eg3d_renderer import cameras, mesh
 from eg3d_renderer.demo import anatomy, shading, tracing
 from eg3d_renderer.demo.heads import IDENTITY, Head, head_from
 from eg3d_renderer.demo.styles import STYLES
@@ -29,6 +30,7 @@ class ProceduralHeads:
     num_ws = 1
     instance = slice(IDENTITY, 48)
     neural_rendering_resolution = 128
+    truncation_psi = 1.0
     supersampling = 2
 
     def __init__(self, style: str = "natural", device: str | torch.device = "cpu") -> None:
@@ -47,6 +49,14 @@ class ProceduralHeads:
         if self.device.type == "cpu":
             # glibc maps large blocks afresh, page by page, until it has freed one of this size
             torch.empty(7 << 20)
+
+    @property
+    def camera(self) -> dict[str, Any]:
+        return {"radius": cameras.RADIUS, "pivot": (0.0, 0.0, 0.0), "focal": cameras.FOCAL}
+
+    def depth_range(self, cam: Tensor) -> tuple[float, float]:
+        """ray_start to ray_end, whatever the cameras [V, 25]: the background lies at ray_end."""
+        return self.rendering_kwargs["ray_start"], self.rendering_kwargs["ray_end"]
 
     def mapping(
         self,
@@ -111,6 +121,12 @@ class ProceduralHeads:
     ) -> dict[str, Tensor]:
         """`render` of `planes(ws)`, bit for bit."""
         return self.render(self.planes(ws), ws, cam, neural_rendering_resolution)
+
+    def density_field(self, planes: Tensor, ws: Tensor) -> mesh.Field:
+        """One identity as a density with colours: see `demo.field`."""
+        from eg3d_renderer.demo.field import density_field
+
+        return density_field(self, planes, ws)
 
     def head(self, w: Tensor) -> Head:
         code = w[0].tolist()

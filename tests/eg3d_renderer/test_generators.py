@@ -5,7 +5,10 @@ import pytest
 import torch
 
 import eg3d_renderer as er
+from eg3d_renderer.checkpoints import read_official, save_checkpoint
 from eg3d_renderer.demo.styles import STYLES
+from tests.eg3d_renderer import oracle
+from tests.eg3d_renderer.checkpoints.official_writer import write_generator
 
 ORACLE = np.load(Path(__file__).parents[1] / "data" / "cameras.npz")
 
@@ -58,7 +61,137 @@ def test_misspelt_style_names_the_nearest() -> None:
     assert all(style in str(raised.value) for style in STYLES)
 
 
-@pytest.mark.parametrize("source", ["network.pkl", "", "Procedural"])
+@pytest.mark.parametrize("source", ["network", "Procedural", "/nowhere/model"])
 def test_unknown_source_names_what_can_be_loaded(source: str) -> None:
     with pytest.raises(er.RendererError, match="'procedural' or 'procedural:STYLE'"):
         er.load_generator(source)
+
+
+@pytest.mark.parametrize("name", ["eg3d_tiny_2x", "panohead_tiny", "spherehead_tiny"])
+def test_official_file_and_its_conversion_render_the_same(name: str, tmp_path: Path) -> None:
+    spec = oracle.facts(name)
+    built = oracle.build(spec)
+    write_generator(tmp_path / "model.pkl", spec, oracle.state_of(spec))
+    official = er.load_generator(tmp_path / "model.pkl")
+    save_checkpoint(read_official(tmp_path / "model.pkl"), tmp_path / "converted")
+    converted = er.load_generator(tmp_path / "converted")
+    by_file = er.load_generator(tmp_path / "converted" / "model.safetensors")
+    assert official.family == spec["family"]
+    assert official.neural_rendering_resolution == 32
+    assert len({official.digest, converted.digest, by_file.digest}) == 1
+    z = er.latents([17], 512)
+    expected = built.synthesis(built.mapping(z), er.cameras.orbit(1), 16)
+    for generator in (official, converted, by_file):
+        assert isinstance(generator, er.Generator)
+        assert not any(p.requires_grad for p in generator.parameters())
+        views = generator.synthesis(generator.mapping(z), er.cameras.orbit(1), 16)
+        assert all(torch.equal(views[key], expected[key]) for key in expected)
+
+
+def test_axes_of_the_file_are_used(tmp_path: Path) -> None:
+    spec = oracle.facts("eg3d_tiny_2x")
+    axes = [[[1.0, 0, 0], [0, 1, 0], [0, 0, 1]]] * 3
+    write_generator(tmp_path / "model.pkl", spec, oracle.state_of(spec), plane_axes=axes)
+    assert er.load_generator(tmp_path / "model.pkl").axes == axes
+
+
+def test_checkpoint_without_a_tensor_names_it(tmp_path: Path) -> None:
+    spec = oracle.facts("panohead_tiny")
+    state = oracle.state_of(spec)
+    del state["torgb.weight"]
+    write_generator(tmp_path / "model.pkl", spec, state)
+    with pytest.raises(er.RendererError, match=r'panohead checkpoint: .*"torgb.weight"') as raised:
+        er.load_generator(tmp_path / "model.pkl")
+    assert "\n" not in str(raised.value)
+
+
+def test_half_precision_weights_are_rendered_in_single(tmp_path: Path) -> None:
+    spec = oracle.facts("panohead_tiny")
+    state = {name: tensor.half() for name, tensor in oracle.state_of(spec).items()}
+    write_generator(tmp_path / "model.pkl", spec, state)
+    generator = er.load_generator(tmp_path / "model.pkl")
+    assert {p.dtype for p in generator.parameters()} == {torch.float32}
+
+
+KWARGS = oracle.facts("eg3d_tiny_2x")["init_kwargs"]
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "message"),
+    [
+        ("eg3dd", {}, "family 'eg3dd': not one of eg3d, panohead, spherehead"),
+        ("eg3d", {"chanel_max": 8}, "init_kwargs: 'chanel_max' is not known; did you mean"),
+        ("eg3d", {"img_channels": 4}, "img_channels: 4; only 3"),
+        ("eg3d", {"img_resolution": 512}, "img_resolution: 512, but SuperresolutionHybrid2X"),
+        ("eg3d", {"mapping_kwargs": {"layers": 3}}, "mapping_kwargs: 'layers' is not known"),
+        ("eg3d", {"plane_axes": [[[1, 0, 0]] * 3] * 3}, "plane_axes: .* signed coordinate axes"),
+        ("eg3d", {"rendering_kwargs": {}}, "rendering_kwargs: 'ray_start' is missing"),
+    ],
+)
+def test_impossible_settings_are_named(family: str, changes: dict, message: str) -> None:
+    with pytest.raises(er.RendererError, match=message):
+        er.build_generator(family, **{**KWARGS, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ray_start": 3.0, "ray_end": 2.0}, "ray_start: 3.0 to ray_end 2.0 is no range"),
+        ({"ray_start": "auto"}, "ray_start: 'auto' to ray_end 3.3 is no range"),
+        ({"depth_resolution": 2}, "depth_resolution: 2 and 12 samples"),
+        ({"clamp_mode": "relu"}, "clamp_mode: only 'softplus'"),
+        ({"box_warp": 0}, "box_warp: 0 is not a positive number"),
+        ({"superresolution_noise_mode": "random"}, "'random' would give other images"),
+        ({"superresolution_module": "x.Hybrid"}, "superresolution_module: 'x.Hybrid' is not"),
+    ],
+)
+def test_impossible_rendering_settings_are_named(changes: dict, message: str) -> None:
+    rendering = {**KWARGS["rendering_kwargs"], **changes}
+    with pytest.raises(er.RendererError, match=message):
+        er.build_generator("eg3d", **{**KWARGS, "rendering_kwargs": rendering})
+
+
+def test_unknown_decoder_activation_is_named() -> None:
+    kwargs = oracle.facts("panohead_tiny")["init_kwargs"]
+    rendering = {**kwargs["rendering_kwargs"], "decoder_activation": "tanh"}
+    with pytest.raises(er.RendererError, match="decoder_activation: 'tanh' is not one of"):
+        er.build_generator("panohead", **{**kwargs, "rendering_kwargs": rendering})
+
+
+@pytest.mark.parametrize(
+    ("family", "entries", "millions"),
+    [("eg3d", 176, 30.7), ("panohead", 295, 53.7), ("spherehead", 303, 54.7)],
+)
+def test_full_size_has_the_published_tensors(family: str, entries: int, millions: float) -> None:
+    rendering = KWARGS["rendering_kwargs"] | {
+        "superresolution_module": "training.superresolution.SuperresolutionHybrid8XDC",
+        "use_background": True,
+        "use_torgb_raw": True,
+        "triplane_depth": 3,
+        "triplane_size": 256,
+    }
+    with torch.device("meta"):
+        generator = er.build_generator(
+            family,
+            img_resolution=512,
+            mapping_kwargs={"num_layers": 2},
+            rendering_kwargs=rendering,
+        )
+    assert len(generator.state_dict()) == entries
+    total = sum(parameter.numel() for parameter in generator.parameters())
+    assert total / 1e6 == pytest.approx(millions, abs=0.05)
+
+
+@pytest.mark.parametrize("shape", [(1, 511), (512,)])
+def test_latents_of_another_width_are_refused(shape: tuple) -> None:
+    generator = er.build_generator("eg3d", **KWARGS)
+    with pytest.raises(er.RendererError, match=r"expected \[N, 512\]"):
+        generator.mapping(torch.zeros(shape))
+
+
+def test_non_finite_latent_is_named() -> None:
+    generator = er.build_generator("eg3d", **KWARGS)
+    z = torch.zeros(3, 512)
+    z[1, 7] = torch.nan
+    with pytest.raises(er.RendererError, match="non-finite latent in row 1"):
+        generator.mapping(z)

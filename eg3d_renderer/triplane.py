@@ -1,0 +1,364 @@
+"""From a latent to views: what EG3D and the generators that came of it have in common."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from itertools import repeat
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eg3d_renderer import cameras, mesh
+from eg3d_renderer.errors import RendererError
+from eg3d_renderer.marching.depths import Draws, draw_depths
+from eg3d_renderer.marching.planes import Axes, check_axes
+from eg3d_renderer.marching.rays import Field, Marched, march_view
+from eg3d_renderer.networks.decoder import FEATURES, Decoder
+from eg3d_renderer.networks.mapping import Mapping
+from eg3d_renderer.networks.superresolution import SuperResolution
+from eg3d_renderer.networks.synthesis import Backbone, Synthesis
+from eg3d_renderer.options import marching_settings, noise_mode, option
+
+EMPTY = -1e3  # the density where a family renders nothing
+CPU_RAYS = 128  # marched together: fills the cache, and a sum's bits depend on how many there are
+
+
+class TriPlaneGenerator(nn.Module, ABC):
+    """Mapping, backbone, planes, decoder, marching, super-resolution (Chan et al., 2022).
+
+    Arguments and state-dict keys are those of the published code. Everything is differentiable;
+    `load_generator` returns generators that do not require gradients.
+    """
+
+    family: str
+    default_axes: Axes
+    style = "natural"
+    truncation_psi = 0.7  # of the published samples
+    digest = ""  # of the checkpoint, where there is one
+    triplane_crop: float | None = None  # width of the margin in x and z where nothing is rendered
+    cull_clouds: float | None = None  # densities whose alpha over unit length is below are emptied
+    binarize_clouds: float | None = None  # the same, and all others made solid
+
+    def __init__(
+        self,
+        *,
+        rendering_kwargs: dict[str, Any],
+        img_resolution: int,
+        z_dim: int = 512,
+        c_dim: int = 25,
+        w_dim: int = 512,
+        mapping_kwargs: dict[str, Any] | None = None,
+        channel_base: int = 32768,
+        channel_max: int = 512,
+        num_fp16_res: int = 0,
+        conv_clamp: float | None = None,
+        sr_num_fp16_res: int = 0,
+        neural_rendering_resolution: int = 64,
+        plane_axes: Axes | None = None,
+    ) -> None:
+        super().__init__()
+        self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
+        self.img_resolution = img_resolution
+        self.neural_rendering_resolution = neural_rendering_resolution
+        self.rendering_kwargs = rendering_kwargs
+        self.axes = check_axes(plane_axes or self.default_axes)
+        self.instance = slice(z_dim, z_dim)  # one style: no part of z sets an instance of it
+        self.settings = marching_settings(rendering_kwargs, self.decoder_activation == "sigmoid")
+        self.sr_noise_mode = noise_mode(rendering_kwargs)
+        self.synthesis_kwargs: dict[str, Any] = {
+            "channel_max": channel_max,
+            "conv_clamp": conv_clamp,
+            "num_fp16_res": num_fp16_res,
+        }
+        synthesis = Synthesis(
+            w_dim,
+            self.backbone_resolution,
+            self.backbone_channels,
+            channel_base=channel_base,
+            **self.synthesis_kwargs,
+        )
+        self.num_ws = synthesis.num_ws
+        mapping = Mapping(z_dim, c_dim, w_dim, self.num_ws, **(mapping_kwargs or {}))
+        self.backbone = Backbone(mapping, synthesis)
+        self.superresolution = SuperResolution(
+            option(rendering_kwargs, "superresolution_module"),
+            img_resolution,
+            w_dim,
+            sr_num_fp16_res,
+            option(rendering_kwargs, "sr_antialias", True),
+        )
+        lr_multiplier = option(rendering_kwargs, "decoder_lr_mul", 1)
+        self.decoder = Decoder(self.decoder_activation, lr_multiplier)
+
+    # What a family says of itself
+
+    @property
+    @abstractmethod
+    def backbone_resolution(self) -> int:
+        """Pixels on a side of the backbone's image."""
+
+    @property
+    @abstractmethod
+    def backbone_channels(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def decoder_activation(self) -> str:
+        """One of `networks.decoder.ACTIVATIONS`."""
+
+    @property
+    @abstractmethod
+    def camera(self) -> dict[str, Any]:
+        """radius, pivot and focal of the cameras this generator was published with."""
+
+    @abstractmethod
+    def arrange(self, img: Tensor) -> Tensor:
+        """The backbone's image [N, C, H, W] -> planes."""
+
+    @abstractmethod
+    def features(self, planes: Tensor, points: Tensor) -> Tensor:
+        """One identity's planes, points [P, 3] in [-1, 1] -> [P, 32]."""
+
+    @abstractmethod
+    def background(self, ws: Tensor, resolution: int) -> Tensor | None:
+        """What lies behind, [N, 32, resolution, resolution]; None where the family has nothing."""
+
+    @abstractmethod
+    def raw_image(self, features: Tensor, ws: Tensor) -> Tensor:
+        """Rendered features [V, 32, h, w] -> image_raw [V, 3, h, w]."""
+
+    @abstractmethod
+    def mask(self, opacity: Tensor) -> Tensor:
+        """The sum of a ray's weights -> image_mask."""
+
+    # What all do
+
+    def mapping(
+        self,
+        z: Tensor,
+        conditioning: Tensor | None = None,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+    ) -> Tensor:
+        """z [N, z_dim], camera labels [N, 25] or one [1, 25] -> ws [N, num_ws, w_dim].
+
+        Without labels all are conditioned on the frontal camera. Raises RendererError for a z of
+        another width, or with a value that is not finite.
+        """
+        _check_latents(z, self.z_dim)
+        c = self._conditioning(z, conditioning)
+
+        def one(z: Tensor, c: Tensor | None) -> Tensor:
+            return self.backbone.mapping(z, c, truncation_psi, truncation_cutoff)
+
+        return _by_row(one, z, c)
+
+    def planes(self, ws: Tensor) -> Tensor:
+        """ws [N, num_ws, w_dim] -> the identities' planes, one row each, channels last in memory.
+
+        EG3D [N, 3, 32, H, W], PanoHead [N, 3, 32 D, H, W], SphereHead [N, 2, 3, 32, H, W].
+        """
+        if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
+            raise RendererError(
+                f"planes: ws has shape {list(ws.shape)}, expected [N, {self.num_ws}, {self.w_dim}]"
+            )
+        planes = _by_row(lambda w: self.arrange(self.backbone.synthesis(w, "const")), ws)
+        return planes.movedim(-3, -1).contiguous().movedim(-1, -3)
+
+    def render(
+        self,
+        planes: Tensor,
+        ws: Tensor,
+        cam: Tensor,
+        neural_rendering_resolution: int | None = None,
+        *,
+        jitter: torch.Generator | Draws | None = None,
+        memory: int = 1 << 30,
+    ) -> dict[str, Tensor]:
+        """Views of one identity (planes and ws of one row) or of V identities, one camera each.
+
+        cam [V, 25]. Returns image [V, 3, R, R] and image_raw [V, 3, h, h], about [-1, 1];
+        image_depth [V, 1, h, h], distance along the unit ray; image_mask [V, 1, h, h] in [0, 1].
+        h is `neural_rendering_resolution`, by default the checkpoint's. `jitter` None samples the
+        middle of every bin, a torch.Generator draws as the published code does. `memory` bounds
+        the bytes in flight on a GPU, beside weights, planes and results. On a CPU rays and views
+        are taken a fixed few at a time, so that a view's bits depend on nothing but itself.
+        """
+        if not (len(ws) == len(planes) and len(ws) in (1, len(cam))):
+            raise RendererError(
+                f"render: {len(planes)} planes, {len(ws)} ws, {len(cam)} cameras; "
+                "give one identity, or as many as cameras"
+            )
+        views = [
+            self._render_identity(planes[n], ws[n : n + 1], labels, resolution, jitter, memory)
+            for resolution in [neural_rendering_resolution or self.neural_rendering_resolution]
+            for n, labels in enumerate([cam] if len(ws) == 1 else cam.split(1))
+        ]
+        return {name: torch.cat([view[name] for view in views]) for name in views[0]}
+
+    def synthesis(
+        self,
+        ws: Tensor,
+        cam: Tensor,
+        neural_rendering_resolution: int | None = None,
+        **options: Any,
+    ) -> dict[str, Tensor]:
+        """`render` of `planes(ws)`, bit for bit; its options are those of `render`."""
+        return self.render(self.planes(ws), ws, cam, neural_rendering_resolution, **options)
+
+    def forward(
+        self,
+        z: Tensor,
+        c: Tensor,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+        neural_rendering_resolution: int | None = None,
+        **options: Any,
+    ) -> dict[str, Tensor]:
+        """z [N, z_dim], c [N, 25]: one view each, conditioned on the camera it is seen from."""
+        ws = self.mapping(z, c, truncation_psi, truncation_cutoff)
+        return self.synthesis(ws, c, neural_rendering_resolution, **options)
+
+    def field(self, planes: Tensor) -> Field:
+        """One identity's planes -> a function from points [P, 3] in world units to sigma [P] and
+        colour features [P, 32], as they are rendered: cropped and culled."""
+
+        def look(points: Tensor) -> tuple[Tensor, Tensor]:
+            features = self.features(planes, points * (2 / self.settings.box))
+            sigma, colour = self.decoder(features)
+            return self._cull(self._crop(points, sigma)), colour
+
+        return look
+
+    def density_field(self, planes: Tensor, ws: Tensor) -> mesh.Field:
+        """One identity's planes and ws -> a function from points [P, 3] in world units to sigma [P]
+        and the colours [P, 3] that image_raw has there, about [-1, 1]."""
+        look = self.field(planes[0])
+
+        def density(points: Tensor) -> tuple[Tensor, Tensor]:
+            sigma, features = look(points)
+            if self.settings.signed:
+                features = features * 2 - 1
+            return sigma, self.raw_image(features.T[None, :, None], ws)[0, :, 0].T
+
+        return density
+
+    def depth_range(self, cam: Tensor) -> tuple[float, float]:
+        """Between what depths anything can be rendered, from cameras [V, 25]."""
+        s = self.settings
+        if s.start is None or s.end is None:
+            reach = math.sqrt(3) / 2 * s.box
+            distance = cameras.split(cam)[0][:, :3, 3].norm(dim=1)
+            return max(0.0, float(distance.min()) - reach), float(distance.max()) + reach
+        return s.start, s.end + (s.end - s.start) / (s.samples - 1)
+
+    def _render_identity(
+        self,
+        planes: Tensor,
+        ws: Tensor,
+        cam: Tensor,
+        resolution: int,
+        jitter: torch.Generator | Draws | None,
+        memory: int,
+    ) -> dict[str, Tensor]:
+        field = self.field(planes)
+        weights = self.superresolution.modulate(ws)
+        background = self.background(ws, resolution)
+        # a batch on a CPU is no faster, and its bits depend on its size
+        batch = 1 if ws.device.type == "cpu" else max(1, memory // self._bytes_per_view())
+        made: dict[str, list[Tensor]] = {}
+        for labels in cam.split(batch):
+            marched = [self._march(field, c, resolution, jitter, memory) for c in labels.split(1)]
+            features, depth, opacity = (
+                torch.stack(t).view(len(labels), -1, resolution, resolution)
+                for t in zip(*marched, strict=True)
+            )
+            if background is not None:
+                features = features + (1 - opacity) * background
+            raw = self.raw_image(features, ws)
+            views = {
+                "image": self.superresolution(raw, features, weights, self.sr_noise_mode),
+                "image_raw": raw,
+                "image_depth": depth,
+                "image_mask": self.mask(opacity),
+            }
+            for name, tensor in views.items():
+                made.setdefault(name, []).append(tensor)
+        return {name: torch.cat(tensors) for name, tensors in made.items()}
+
+    def _march(
+        self,
+        field: Field,
+        label: Tensor,
+        resolution: int,
+        jitter: torch.Generator | Draws | None,
+        memory: int,
+    ) -> Marched:
+        origins, directions = (t[0] for t in cameras.rays(label, resolution))
+        s = self.settings
+        draws = draw_depths(jitter, len(origins), s.samples, s.fine_samples, origins.device)
+        rays = CPU_RAYS if origins.is_cpu else max(1, memory // self._bytes_per_ray())
+        features, depth, opacity = march_view(field, origins, directions, s, draws, rays)
+        return Marched(features.T, depth, opacity)
+
+    def _bytes_per_ray(self) -> int:
+        samples = self.settings.samples + self.settings.fine_samples
+        return 4 * samples * (self.backbone_channels + 6 * FEATURES)
+
+    def _bytes_per_view(self) -> int:
+        plan = self.superresolution.plan
+        return 4 * 4 * max(plan.channels) * plan.output_resolution**2
+
+    def _crop(self, points: Tensor, sigma: Tensor) -> Tensor:
+        if self.triplane_crop is None:
+            return sigma
+        limit = self.settings.box / 2 - self.triplane_crop
+        inside = (points[:, 0].abs() <= limit) & (points[:, 2].abs() <= limit)
+        return torch.where(inside, sigma, EMPTY)
+
+    def _cull(self, sigma: Tensor) -> Tensor:
+        threshold = self.binarize_clouds if self.cull_clouds is None else self.cull_clouds
+        if threshold is None:
+            return sigma
+        thin = 1 - torch.exp(-nn.functional.softplus(sigma - 1)) < threshold
+        solid = sigma if self.binarize_clouds is None else -EMPTY
+        return torch.where(thin, EMPTY, solid)
+
+    def _conditioning(self, z: Tensor, label: Tensor | None) -> Tensor | None:
+        if self.c_dim == 0:
+            return None
+        if label is None:
+            label = cameras.orbit(1, **self.camera)
+        if label.ndim != 2 or label.shape[1] != self.c_dim or len(label) not in (1, len(z)):
+            raise RendererError(
+                f"mapping: conditioning has shape {list(label.shape)}, "
+                f"expected [{len(z)}, {self.c_dim}] or [1, {self.c_dim}]"
+            )
+        c = label.to(z.device).expand(len(z), -1)
+        if option(self.rendering_kwargs, "c_gen_conditioning_zero", False):
+            c = torch.zeros_like(c)
+        return c * option(self.rendering_kwargs, "c_scale", 0)
+
+    def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        # a statistic of the training set that snapshots carry and rendering has no use for
+        if f"{prefix}dataset_label_std" in state and not hasattr(self, "dataset_label_std"):
+            self.register_buffer("dataset_label_std", torch.zeros(self.c_dim))
+        super()._load_from_state_dict(state, prefix, *rest)
+
+
+def _check_latents(z: Tensor, z_dim: int) -> None:
+    if z.ndim != 2 or z.shape[1] != z_dim:
+        raise RendererError(f"mapping: z has shape {list(z.shape)}, expected [N, {z_dim}]")
+    bad = (~torch.isfinite(z)).any(dim=1).nonzero().view(-1).tolist()
+    if bad:
+        raise RendererError(f"mapping: non-finite latent in row {bad[0]} of z; draw it again")
+
+
+def _by_row(function: Callable[..., Tensor], first: Tensor, *others: Tensor | None) -> Tensor:
+    """On a CPU, where a row's bits would depend on how many there are, each by itself."""
+    if not first.is_cpu:
+        return function(first, *others)
+    columns = [repeat(None) if t is None else t.split(1) for t in others]
+    rows = zip(first.split(1), *columns, strict=False)
+    return torch.cat([function(*row) for row in rows])

@@ -1,0 +1,104 @@
+"""What must hold of every family, whatever the numbers."""
+
+import pytest
+import torch
+
+import eg3d_renderer as er
+from eg3d_renderer.families import EG3D
+from tests.eg3d_renderer import oracle
+
+SMALL = ("eg3d_tiny_2x", "panohead_tiny", "spherehead_tiny")
+CAMERA = er.cameras.orbit(4)[1:2]
+
+
+@pytest.fixture(scope="module", params=SMALL)
+def spec(request: pytest.FixtureRequest) -> dict:
+    return oracle.facts(request.param)
+
+
+@pytest.fixture(scope="module")
+def generator(spec: dict) -> EG3D:
+    return oracle.build(spec)
+
+
+def identity(generator: EG3D) -> tuple[torch.Tensor, torch.Tensor]:
+    ws = generator.mapping(er.latents([0], generator.z_dim), truncation_psi=0.7)
+    return generator.planes(ws), ws
+
+
+def test_a_views_bits_depend_on_nothing_but_itself(generator: EG3D) -> None:
+    cam = er.cameras.orbit(5, **generator.camera)
+    planes, ws = identity(generator)
+    together = generator.render(planes, ws, cam, 16)
+    backwards = generator.render(planes, ws, cam.flip(0), 16, memory=1)
+    as_identities = generator.render(
+        planes.expand(2, *planes.shape[1:]), ws.expand(2, -1, -1), cam[3:], 16
+    )
+    from_ws = generator.synthesis(ws, cam[2:3], 16)
+    for key, views in together.items():
+        assert torch.equal(views, backwards[key].flip(0)), key
+        assert torch.equal(views[3:], as_identities[key]), key
+        assert torch.equal(views[2:3], from_ws[key]), key
+
+
+def test_an_identitys_bits_do_not_depend_on_its_company(generator: EG3D) -> None:
+    z = er.latents([3, 1, 4], generator.z_dim)
+    ws, alone = generator.mapping(z), generator.mapping(z[1:2])
+    assert torch.equal(ws[1:2], alone)
+    planes = generator.planes(ws)
+    assert torch.equal(planes[1:2], generator.planes(ws[1:2]))
+
+
+def test_stratified_samples_are_drawn_from_the_given_generator(generator: EG3D) -> None:
+    planes, ws = identity(generator)
+    first, again, other = (
+        generator.render(planes, ws, CAMERA, 16, jitter=torch.Generator().manual_seed(seed))[
+            "image_raw"
+        ]
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_gradients_reach_the_latent(generator: EG3D) -> None:
+    z = er.latents([0], generator.z_dim).requires_grad_()
+    ws = generator.mapping(z)
+    out = generator.synthesis(ws, er.cameras.orbit(1), 8)
+    (gradient,) = torch.autograd.grad(out["image"].square().mean() + out["image_mask"].mean(), z)
+    assert torch.isfinite(gradient).all()
+    assert gradient.abs().max() > 0
+
+
+def test_snapshots_statistic_is_accepted(generator: EG3D, spec: dict) -> None:
+    fresh = er.build_generator(spec["family"], **spec["init_kwargs"])
+    state = generator.state_dict() | {"dataset_label_std": torch.ones(25)}
+    fresh.load_state_dict(state, strict=True)
+    assert torch.equal(fresh.state_dict()["dataset_label_std"], torch.ones(25))
+
+
+def test_auto_limits_meet_the_box(spec: dict) -> None:
+    kwargs = spec["init_kwargs"]
+    auto = {**kwargs["rendering_kwargs"], "ray_start": "auto", "ray_end": "auto"}
+    generator = er.build_generator(spec["family"], **{**kwargs, "rendering_kwargs": auto})
+    cam = er.cameras.orbit(3)
+    near, far = generator.depth_range(cam)
+    with torch.no_grad():
+        depth = generator.synthesis(generator.mapping(torch.zeros(1, 512)), cam, 8)["image_depth"]
+    assert near <= float(depth.min()) <= float(depth.max()) <= far
+
+
+def test_density_field_agrees_with_what_is_rendered(generator: EG3D) -> None:
+    """Through a solid field a ray sees the colour of the field where its depth says."""
+    planes, ws = identity(generator)
+    field = generator.density_field(planes, ws)
+    points = (torch.rand(50, 3, generator=torch.Generator().manual_seed(0)) - 0.5) * 0.6
+    sigma, colours = field(points)
+    inner_sigma, features = generator.field(planes[0])(points)
+    assert torch.equal(sigma, inner_sigma)
+    assert colours.shape == (50, 3)
+    if generator.family == "eg3d":
+        torch.testing.assert_close(colours, features[:, :3] * 2 - 1)
+    else:
+        weights = generator.torgb.modulate(ws[:, -1])[0, :, :, 0, 0]
+        torch.testing.assert_close(colours, features @ weights.T + generator.torgb.bias)
