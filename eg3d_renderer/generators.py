@@ -41,6 +41,11 @@ class Generator(Protocol):
     digest: str  # sha256 hex: names what made the images
 
     @property
+    def img_resolution(self) -> int | None:
+        """Of `image`; None where it is the resolution that is rendered."""
+        ...
+
+    @property
     def camera(self) -> dict[str, Any]:
         """radius, pivot and focal of the cameras that the generator is made for."""
         ...

@@ -30,6 +30,7 @@ class ProceduralHeads:
     num_ws = 1
     instance = slice(IDENTITY, 48)
     neural_rendering_resolution = 128
+    img_resolution = None
     truncation_psi = 1.0
     supersampling = 2
 
@@ -161,7 +162,7 @@ class ProceduralHeads:
 def digest(style: str) -> str:
     """sha256 of the style's name and of every source file that images are made by."""
     folder = Path(__file__).parent
-    sources = [*sorted(folder.rglob("*.py")), folder.parent / "cameras.py"]
+    sources = [*sorted(folder.rglob("*.py")), folder.parent / "cameras" / "poses.py"]
     hashed = hashlib.sha256(style.encode())
     for path in sources:
         hashed.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")

@@ -1,26 +1,4 @@
-"""Camera labels in the convention of EG3D (Chan et al., 2022): poses, orbits, rays.
-
-A label is 25 float32: 16 of the row-major cam2world matrix, then 9 of the row-major intrinsics,
-normalised by the image size (so that they hold at any resolution).
-
-    world                          camera (OpenCV)            image, R x R pixels
-        y                             z  forward              (0,0)----> u = (i + 0.5) / R
-        |   the face                 /                          |
-        |   looks to +z             o----> x  right             |
-        o-----> x                   |                           v = (j + 0.5) / R
-       /                            y  down
-      z
-
-Seen from above, an orbit starts in front of the face and goes towards +x:
-
-              back, view V/2
-                   -z
-                    |
-           -x ---- head ---- +x  view V/4        azimuth of view i = 360 i / V degrees
-                    |                            pose yaw = pi/2 + azimuth
-                   +z
-              front, view 0
-"""
+"""One camera and what it is made of: a pose, a lens, a label, the rays through its pixels."""
 
 import math
 
@@ -29,9 +7,10 @@ from torch import Tensor
 
 from eg3d_renderer.errors import RendererError
 
-FOCAL = 4.2634  # of "FOV 18.837"; the true horizontal angle is 13.37 degrees
+FOCAL = 4.2634  # of "FOV 18.837"; the true horizontal angle is 13.38 degrees
 RADIUS = 2.7
 POLE_MARGIN = 1e-5
+TOLERANCE = 1e-4  # of R R^T = 1 in a label
 
 
 def sample_pose(
@@ -75,31 +54,22 @@ def intrinsics(focal: float = FOCAL) -> Tensor:
     return torch.tensor([[focal, 0.0, 0.5], [0.0, focal, 0.5], [0.0, 0.0, 1.0]])
 
 
-def orbit(
-    views: int,
-    *,
-    elevation: float = 0.0,
-    radius: float = RADIUS,
-    pivot: tuple[float, float, float] = (0.0, 0.0, 0.0),
-    focal: float = FOCAL,
-) -> Tensor:
-    """Labels [V, 25] of `views` cameras around the head; the order is drawn in the module text.
+def focal_from_fov(degrees: float) -> float:
+    """The focal length of what EG3D's scripts call a field of view, in image widths.
 
-    `elevation` in degrees, positive looks down from above. Raises RendererError for no views, a
-    camera at a pole, or a radius or focal length that is not positive.
+    Their formula divides by 1.414 (and takes pi as 3.14159), so the image spans less than it says:
+    "18.837" gives 4.2634, which sees 13.38 degrees across. Raises RendererError for an angle that
+    is not between 0 and 180.
     """
-    if views < 1:
-        raise RendererError(f"orbit: views is {views}; ask for at least 1")
-    if not abs(elevation) < 90:
-        raise RendererError(f"orbit: elevation is {elevation}; keep it between -90 and 90 degrees")
-    if not (0 < radius < math.inf and 0 < focal < math.inf):
-        raise RendererError(f"orbit: radius {radius}, focal {focal}; both must be positive")
-    azimuth = torch.arange(views, dtype=torch.float64) * (2 * math.pi / views)
-    pitch = math.pi / 2 * (1 - math.sin(math.radians(elevation)))
-    cam2world = sample_pose(math.pi / 2 + azimuth, pitch, pivot, radius)
-    return torch.cat(
-        [cam2world.reshape(views, 16), intrinsics(focal).reshape(1, 9).expand(views, 9)], dim=1
-    )
+    if not 0 < degrees < 180:
+        raise RendererError(f"field of view: {degrees} degrees; give one between 0 and 180")
+    return 1 / (math.tan(degrees * 3.14159 / 360) * 1.414)
+
+
+def label(cam2world: Tensor, k: Tensor) -> Tensor:
+    """cam2world [..., 4, 4], intrinsics [..., 3, 3] or one [3, 3] for all -> label [..., 25]."""
+    k = k.expand(*cam2world.shape[:-2], 3, 3)
+    return torch.cat([cam2world.flatten(-2), k.flatten(-2)], dim=-1)
 
 
 def split(label: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,6 +78,44 @@ def split(label: Tensor) -> tuple[Tensor, Tensor]:
         raise RendererError(f"camera label: the last dimension is {label.shape[-1]}, expected 25")
     cam2world = label[..., :16].reshape(*label.shape[:-1], 4, 4)
     return cam2world, label[..., 16:].reshape(*label.shape[:-1], 3, 3)
+
+
+def validate(labels: Tensor, where: str = "camera labels") -> None:
+    """Check that labels [V, 25] are cameras, whatever made them; `where` begins the complaint.
+
+    Raises RendererError that names the first view whose numbers are not finite, whose rotation is
+    not orthonormal (within 1e-4) and right-handed, or whose focal lengths are not positive.
+    """
+    if labels.ndim != 2 or labels.shape[1] != 25 or len(labels) == 0:
+        raise RendererError(f"{where}: the shape is {list(labels.shape)}, expected [V, 25]")
+    cam2world, k = split(labels.detach().double().cpu())
+    rotation = cam2world[:, :3, :3]
+    off = (rotation @ rotation.mT - torch.eye(3, dtype=torch.float64)).abs().amax((1, 2))  # [V]
+    for wrong, what in (
+        (~torch.isfinite(labels.cpu()).all(1), "a number is not finite"),
+        (
+            (cam2world[:, 3] != torch.tensor([0, 0, 0, 1])).any(1),
+            "the last row of cam2world is not 0 0 0 1; is the matrix column by column?",
+        ),
+        (
+            off > TOLERANCE,
+            f"the rotation is not orthonormal (off by up to {off.max():.2g}); remove its scale",
+        ),
+        (
+            torch.linalg.det(rotation) < 0,
+            "the axes are left-handed, a mirror image; turn one of them round",
+        ),
+        (
+            (k[:, 0, 0] <= 0) | (k[:, 1, 1] <= 0),
+            "a focal length is not positive; give it in image widths",
+        ),
+        (
+            (k[:, 1, 0] != 0) | (k[:, 2] != torch.tensor([0, 0, 1])).any(1),
+            "the intrinsics are not fx s cx, 0 fy cy, 0 0 1, row by row",
+        ),
+    ):
+        if wrong.any():
+            raise RendererError(f"{where}: view {int(wrong.nonzero()[0])}: {what}")
 
 
 def rays(label: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
