@@ -5,14 +5,16 @@ import json
 import re
 from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pydantic
 import yaml
 
-from manifests.run import RunManifest
+from manifests.run import Generator, RunManifest, Style
 
 MAX_BYTES = 1 << 20
+
+Sourced = TypeVar("Sourced", Generator, Style)
 
 
 class ManifestError(ValueError):
@@ -39,8 +41,16 @@ def load_run(path: str | Path) -> RunManifest:
         raise ManifestError(f"{path}: nested too deeply; is this a run manifest?") from None
     if not isinstance(content, dict):
         raise ManifestError(f"{path}: must be a mapping of keys, such as 'name: demo'")
+    return build_run(content, path)
+
+
+def build_run(content: dict[str, Any], path: Path) -> RunManifest:
+    """Validate what a manifest at `path` would say, whether it lies there or not.
+
+    Raises ManifestError as `load_run` does.
+    """
     try:
-        run = RunManifest.model_validate(content)
+        run = RunManifest.model_validate(content, context={"folder": path.parent})
     except pydantic.ValidationError as error:
         raise ManifestError(f"{path}: {_first_reason(error)}") from None
     return _resolve_paths(run, path)
@@ -48,6 +58,12 @@ def load_run(path: str | Path) -> RunManifest:
 
 def _resolve_paths(run: RunManifest, manifest: Path) -> RunManifest:
     """The same run with its paths taken from the manifest's folder, each looked at."""
+    generator = _find_source(run.generator, manifest, "generator.source")
+    styles = {
+        name: _find_source(style, manifest, f"styles.{name}.source")
+        for name, style in run.styles.items()
+    }
+    run = run.model_copy(update={"generator": generator, "styles": styles})
     if run.finetune and run.finetune.start:
         start = _find_model(run.finetune.start, manifest, "finetune.start")
         run = run.model_copy(update={"finetune": run.finetune.model_copy(update={"start": start})})
@@ -65,6 +81,16 @@ def _resolve_paths(run: RunManifest, manifest: Path) -> RunManifest:
             update["model"] = _find_model(run.stylize.model, manifest, "stylize.model")
         run = run.model_copy(update={"stylize": run.stylize.model_copy(update=update)})
     return run
+
+
+def _find_source(section: Sourced, manifest: Path, key: str) -> Sourced:
+    """The section with its source taken from the manifest's folder, where it is a path."""
+    path = manifest.parent / section.source
+    if path.exists():
+        return section.model_copy(update={"source": str(path.resolve())})
+    if "/" in section.source or path.suffix:
+        raise ManifestError(f"{manifest}: {key}: no such file: {path}")
+    return section
 
 
 def _find_model(given: Path, manifest: Path, key: str) -> Path:
@@ -109,10 +135,14 @@ def _first_reason(error: pydantic.ValidationError) -> str:
     """The first complaint; an unknown key before all else, for it often causes the others."""
     errors = error.errors(include_url=False)
     first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
-    key = ".".join(str(part) for part in first["loc"] if part != "[key]")
+    parts, section = _follow(first["loc"])
+    key = ".".join(parts)
     match first["type"]:
         case "extra_forbidden":
-            return f"{key}: {_unknown_key(first['loc'])}"
+            return f"{key}: {_unknown_key(parts[-1], list(section.model_fields))}"
+        case "union_tag_invalid":
+            kinds = first["ctx"]["expected_tags"]
+            return f"{key}.kind: must be one of {kinds}, not {json.dumps(first['ctx']['tag'])}"
         case "missing":
             return f"{key}: missing, and it has no default"
         case "value_error":
@@ -120,30 +150,37 @@ def _first_reason(error: pydantic.ValidationError) -> str:
         case "too_short":
             reason = "needs at least one entry"
         case "model_type":
-            reason = f"must be a mapping of {', '.join(_keys_at(first['loc']))}"
+            reason = f"must be a mapping of {', '.join(section.model_fields)}"
         case _:
             given = json.dumps(first["input"], default=str)[:60]
             reason = f"{first['msg'].replace('Input should', 'must')}, not {given}"
     return f"{key}: {reason}" if key else reason
 
 
-def _unknown_key(location: Sequence[int | str]) -> str:
-    *parents, unknown = location
-    known = _keys_at(parents)
-    near = difflib.get_close_matches(str(unknown), known, n=1, cutoff=0.5)
+def _unknown_key(unknown: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.5)
     if near:
         return f"unknown key; did you mean {near[0]!r}?"
     return f"unknown key; known here: {', '.join(known)}"
 
 
-def _keys_at(location: Sequence[int | str]) -> list[str]:
-    """The keys that the section at `location` knows."""
+def _follow(location: Sequence[int | str]) -> tuple[list[str], type[pydantic.BaseModel]]:
+    """The key at `location`, as the file spells it, and the section that it is or is in."""
+    key: list[str] = []
     section: type[pydantic.BaseModel] = RunManifest
+    kinds: dict[Any, type[pydantic.BaseModel]] = {}
     for part in location:
+        if part in kinds:  # pydantic's word for the kind of a section, not a key
+            section, kinds = kinds[part], {}
+            continue
+        if part != "[key]":
+            key.append(str(part))
         field = section.model_fields.get(str(part))
-        if field is not None:  # else the name of an entry, such as a style's: section was reached
-            section = next(_sections_in(field.annotation), section)
-    return list(section.model_fields)
+        choices = list(_sections_in(field.annotation)) if field else []
+        if choices:  # else the name of an entry, such as a style's: section was reached
+            section = choices[0]
+        kinds = {c.model_fields["kind"].default: c for c in choices if "kind" in c.model_fields}
+    return key, section
 
 
 def _sections_in(annotation: Any) -> Iterator[type[pydantic.BaseModel]]:

@@ -9,22 +9,40 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import AfterValidator, Field, PlainValidator
 
+from manifests.rig import Explicit, Rig
+from manifests.sections import FilePath, Section
 
-def seed_range(text: str) -> range:
-    """``"0-15"`` (both ends in) or ``"17"`` as a range of upstream seeds.
+MAX_LISTED_SEEDS = 1_000_000
 
-    Raises ValueError where the text is neither, or a seed is not an unsigned 32-bit number.
+
+def parse_seeds(text: str) -> Sequence[int]:
+    """``"0-15"`` (both ends in), ``"17"`` or ``"3,17,20-29"`` as upstream seeds, in that order.
+
+    Raises ValueError where the text is none of these, a seed is not an unsigned 32-bit number, or
+    one is given twice.
     """
+    ranges = [_seed_range(part) for part in text.split(",")]
+    if len(ranges) == 1:
+        return ranges[0]
+    if sum(map(len, ranges)) > MAX_LISTED_SEEDS:
+        raise ValueError(f"{text!r} lists more than {MAX_LISTED_SEEDS} seeds; give one range")
+    seeds = [seed for part in ranges for seed in part]
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"{text!r} gives a seed twice")
+    return seeds
+
+
+def _seed_range(text: str) -> range:
     match = re.fullmatch(r"(\d{1,10})(?:-(\d{1,10}))?", text, re.ASCII)
     if match is None:
-        raise ValueError(f"{text!r} is neither a count nor a seed range like '0-15'")
+        raise ValueError(f"{text!r} is neither a count nor seeds like '0-15' or '3,17'")
     seeds = range(int(match[1]), int(match[2] or match[1]) + 1)
     if not seeds or seeds[-1] >= 2**32:
         raise ValueError(f"seed range {text!r} is empty or leaves 0..4294967295")
@@ -39,9 +57,9 @@ def _check_name(name: str) -> str:
 
 def _check_identities(wanted: Any) -> int | str:
     if isinstance(wanted, str):
-        seed_range(wanted)
+        parse_seeds(wanted)
     elif type(wanted) is not int or wanted < 1:
-        raise ValueError(f"{wanted!r} is neither a count nor a seed range like '0-15'")
+        raise ValueError(f"{wanted!r} is neither a count nor seeds like '0-15' or '3,17'")
     return wanted
 
 
@@ -49,49 +67,36 @@ Name = Annotated[str, AfterValidator(_check_name)]
 Identities = Annotated[int | str, PlainValidator(_check_identities)]
 Uint32 = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-FilePath = Annotated[Path | None, Field(strict=False)]
+DepthFormat = Literal["png16", "npy", "none"]
 
 
-class _Section(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False
-    )
-
-
-class Generator(_Section):
+class Generator(Section):
     """The 3D generator whose identities are rendered."""
 
-    source: str  # "procedural"; what else loads is `eg3d_renderer.load_generator`'s to say
-    truncation_psi: Annotated[float, Field(gt=0, le=1)] = 1.0
+    source: str  # "procedural", a .pkl or a folder: what `eg3d_renderer.load_generator` takes
+    truncation_psi: Annotated[float | None, Field(gt=0, le=1)] = None  # none: the generator's usual
 
 
-class Rig(_Section):
-    """The cameras around every identity: a full circle, view 0 frontal, view V/2 the back."""
-
-    kind: Literal["orbit"] = "orbit"
-    views: Annotated[int, Field(ge=2, le=720)]
-    elevation: Annotated[float, Field(gt=-90, lt=90)] = 0.0  # degrees above the horizon
-    radius: Annotated[float, Field(gt=0)] = 2.7  # from the pivot, in world units
-    focal: Annotated[float, Field(gt=0)] = 4.2634  # in image widths
-
-
-class Outputs(_Section):
+class Outputs(Section):
     """What is kept of every view, and how it is encoded."""
 
-    resolution: Annotated[int, Field(ge=16, le=2048)]
+    resolution: Annotated[int | None, Field(ge=16, le=2048)] = None  # none: the generator's own
+    neural_rendering_resolution: Annotated[int | None, Field(ge=8, le=512)] = None
     rgb: Literal["png", "webp", "jpeg"] = "png"
-    depth: Literal["png16", "npy", "none"] = "png16"
+    depth: DepthFormat = "png16"  # distance along the ray
+    z_depth: DepthFormat = "none"  # depth along the optical axis
+    normals: bool = False
     mask: bool = True
 
 
-class Style(_Section):
+class Style(Section):
     """A style-adapted generator over the same latents."""
 
-    source: str  # e.g. "procedural:statue"
+    source: str  # as the generator's, e.g. "procedural:statue"
     instance: Uint32 | None = None  # seed of one instance for all; else each identity draws its own
 
 
-class Hints(_Section):
+class Hints(Section):
     """How often the structure hint is the content's own view, or another identity's."""
 
     content: Annotated[float, Field(ge=0)] = 1.0
@@ -104,7 +109,7 @@ class Hints(_Section):
         return self
 
 
-class Finetune(_Section):
+class Finetune(Section):
     """DiffStyle360 on the train split of the rendered column and its styles."""
 
     styles: Annotated[
@@ -119,7 +124,7 @@ class Finetune(_Section):
     start: FilePath = None  # a stylizer's folder; none: the small preset from random weights
 
 
-class Reference(_Section):
+class Reference(Section):
     """One style image: a file, or the one that each sample of a style's column carries."""
 
     image: FilePath = None
@@ -132,7 +137,7 @@ class Reference(_Section):
         return self
 
 
-class Stylize(_Section):
+class Stylize(Section):
     """The bulk stylization of a split, once per reference."""
 
     split: Name = "test"
@@ -146,11 +151,11 @@ class Stylize(_Section):
     style_guidance: Annotated[float, Field(ge=0)] = 1.0
 
 
-class Shards(_Section):
+class Shards(Section):
     identities: Annotated[int, Field(ge=1)] = 64  # a shard; changes no byte of any sample
 
 
-class RunManifest(_Section):
+class RunManifest(Section):
     """A whole run. Build it with `load_run`, which also reads the files it names."""
 
     name: Name
@@ -158,8 +163,8 @@ class RunManifest(_Section):
     generator: Generator
     identities: Annotated[dict[Name, Identities], Field(min_length=1)]  # of every split
     rig: Rig
-    outputs: Outputs
-    styles: dict[Name, Style] = {}
+    outputs: Outputs = Outputs()
+    styles: dict[Name, Style] = Field(default_factory=dict)
     finetune: Finetune | None = None
     stylize: Stylize | None = None
     shards: Shards = Shards()
@@ -167,6 +172,14 @@ class RunManifest(_Section):
 
     @pydantic.model_validator(mode="after")
     def _names_exist(self) -> "RunManifest":
+        for name in ("finetune", "stylize"):
+            if getattr(self, name) and self.rig.kind != "orbit":
+                raise ValueError(
+                    f"{name}: takes the views of a full circle, but rig.kind is {self.rig.kind}; "
+                    "make it an orbit"
+                )
+            if getattr(self, name) and self.rig.count < 2:
+                raise ValueError(f"{name}: needs a front and a back view, but rig.views is 1")
         if self.finetune:
             if "train" not in self.identities:
                 raise ValueError("finetune: needs a split named 'train' under identities")
@@ -174,10 +187,10 @@ class RunManifest(_Section):
                 raise ValueError("finetune: needs at least one entry under styles")
             for style in self.finetune.styles:
                 _must_be_one_of(style, self.styles, "finetune.styles", "styles")
-            if self.finetune.views > self.rig.views:
+            if self.finetune.views > self.rig.count:
                 raise ValueError(
                     f"finetune.views: {self.finetune.views} views in a clip, "
-                    f"but rig.views is {self.rig.views}"
+                    f"but the rig has {self.rig.count}"
                 )
         if self.stylize:
             _must_be_one_of(self.stylize.split, self.identities, "stylize.split", "identities")
@@ -213,7 +226,7 @@ class RunManifest(_Section):
     def count(self, split: str) -> int:
         """How many identities a split has."""
         wanted = self.identities[split]
-        return wanted if isinstance(wanted, int) else len(seed_range(wanted))
+        return wanted if isinstance(wanted, int) else len(parse_seeds(wanted))
 
     def shard_names(self, split: str | None = None) -> list[str]:
         """The shards of one split, or of all: ``train-00000``, ``train-00001``, ..."""
@@ -227,6 +240,11 @@ class RunManifest(_Section):
     def digest(self) -> str:
         """SHA-256 of all that decides what the run writes; files count by content, not by path."""
         content = self.model_dump(mode="json", exclude={"name", "allow_failed"})
+        for section in (content["generator"], *content["styles"].values()):
+            if (path := Path(section["source"])).is_absolute():
+                section["source"] = _digest_path(path)
+        if isinstance(self.rig, Explicit) and self.rig.file:
+            content["rig"]["file"] = _digest_path(self.rig.file)
         if self.finetune and self.finetune.start:
             content["finetune"]["start"] = _digest_path(self.finetune.start)
         if self.stylize and self.stylize.model:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manifests import load_run
-from manifests.run import seed_range
+from manifests.run import parse_seeds
 
 Write = Callable[..., Path]
 
@@ -62,14 +62,22 @@ def test_digest_follows_a_models_content(tmp_path: Path, write_manifest: Write) 
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 100))
-def test_seed_range_holds_both_ends(first: int, more: int) -> None:
+def test_parse_seeds_holds_both_ends(first: int, more: int) -> None:
     last = min(first + more, 2**32 - 1)
-    seeds = seed_range(f"{first}-{last}")
+    seeds = parse_seeds(f"{first}-{last}")
     assert (seeds[0], seeds[-1], len(seeds)) == (first, last, last - first + 1)
-    assert seed_range(str(first)) == range(first, first + 1)
+    assert parse_seeds(str(first)) == range(first, first + 1)
 
 
 @pytest.mark.parametrize("text", ["", "-", "1-", "-1", "a-b", "1-2-3", "1.5", "4294967296", "²"])
-def test_seed_range_refuses(text: str) -> None:
-    with pytest.raises(ValueError, match="seed range"):
-        seed_range(text)
+def test_parse_seeds_refuses(text: str) -> None:
+    with pytest.raises(ValueError, match="seed"):
+        parse_seeds(text)
+
+
+def test_lists_of_seeds() -> None:
+    assert list(parse_seeds("3,17,20-22")) == [3, 17, 20, 21, 22]
+    with pytest.raises(ValueError, match="gives a seed twice"):
+        parse_seeds("3,1-4")
+    with pytest.raises(ValueError, match="lists more than"):
+        parse_seeds("0-2000000,3000000")
