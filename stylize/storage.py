@@ -39,6 +39,8 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
             partial.mkdir()
             yield partial
             for path in partial.iterdir():
+                # safetensors creates files that only their owner can read
+                path.chmod(partial.stat().st_mode & 0o666)
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
             if folder.exists():

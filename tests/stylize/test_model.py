@@ -147,6 +147,11 @@ def test_gradients_reach_exactly_what_should_train(make_model, triplets):
 def test_save_and_load_round_trip(model, triplets, tmp_path):
     model.save_pretrained(tmp_path / "stylizer")
     model.save_pretrained(tmp_path / "stylizer")  # replaces
+    ordinary = tmp_path / "file"
+    ordinary.touch()
+    for path in (tmp_path / "stylizer").iterdir():
+        assert path.stat().st_mode == ordinary.stat().st_mode, path
+    ordinary.unlink()
     assert [p.name for p in tmp_path.iterdir()] == ["stylizer"]
     loaded = DiffStyle360.from_pretrained(tmp_path / "stylizer").eval()
     assert loaded.config == model.config
