@@ -14,9 +14,7 @@ from snakemake.utils import min_version
 from manifests import ManifestError, load_run
 
 min_version("9.10")
-# This environment's programs; and glibc keeps large tensors' memory instead of faulting it in anew.
-MALLOC = "MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296"
-shell.prefix(f'export {MALLOC} PATH="{Path(sys.executable).parent}:$PATH"; ')
+shell.prefix(f'export PATH="{Path(sys.executable).parent}:$PATH"; ')  # this environment's programs
 
 
 # Jobs run in the environment of this very program; under apptainer, in an image that holds it.

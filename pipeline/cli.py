@@ -4,12 +4,14 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from pipeline.bench import bench
 from pipeline.errors import PipelineError
 from pipeline.folders import RunFolder, open_run
+from pipeline.tools import convert, device_option, export, mesh
 
 OUR_PACKAGES = ("manifests", "eg3d_renderer", "stylize", "pipeline")
 
@@ -46,7 +48,8 @@ def cli() -> None:
     """
 
 
-cli.add_command(bench)
+for command in (bench, convert, export, mesh):
+    cli.add_command(command)
 
 
 def takes_run(command: Callable) -> Callable:
@@ -59,12 +62,34 @@ def takes_run(command: Callable) -> Callable:
     return manifest(out(command))
 
 
-device_option = click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
-)
 shard_option = click.option(
     "--shard", "shards", multiple=True, help="Only this shard, e.g. train-00003 (repeatable)."
 )
+
+
+def takes_request(command: Callable) -> Callable:
+    """The options that stand in for a manifest."""
+    depth = click.Choice(["png16", "npy", "none"])
+    for option in reversed(
+        [
+            click.option("--generator", help="A .pkl, a converted folder, or 'procedural'."),
+            click.option("--seeds", help="Upstream's seeds, such as 0-15 or 3,17,20-29."),
+            click.option("--rig", help="orbit:32, grid:7x3, spiral:60, random:64 or FILE.json."),
+            click.option("--psi", type=float, help="Truncation; else the generator's usual."),
+            click.option("--resolution", type=int, help="Of the images; else the generator's."),
+            click.option(
+                "--neural-resolution", "neural_rendering_resolution", type=int,
+                help="Of depth and mask; else the checkpoint's.",
+            ),
+            click.option("--depth", type=depth, help="Distance along the ray [png16]."),
+            click.option("--z-depth", type=depth, help="Depth along the optical axis [none]."),
+            click.option("--normals", is_flag=True, default=None, help="Normals in camera axes."),
+            click.option("--split", help="First part of the samples' keys [train]."),
+            click.option("--shard-size", type=int, help="Identities in a shard [64]."),
+        ]
+    ):  # fmt: skip
+        command = option(command)
+    return command
 
 
 @cli.command()
@@ -80,25 +105,77 @@ def plan(manifest: Path, out: Path) -> None:
 
 
 @cli.command()
-@takes_run
+@click.argument("manifest", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path),
+    help="Folder of all runs [runs]; with --generator, of this rendering alone.",
+)  # fmt: skip
 @click.option(
     "--column", "columns", multiple=True, help="Only 'render' or 'style-NAME' (repeatable)."
 )
 @shard_option
 @device_option
+@takes_request
 def render(
-    manifest: Path, out: Path, columns: tuple[str, ...], shards: tuple[str, ...], device: str
+    manifest: Path | None,
+    out: Path | None,
+    columns: tuple[str, ...],
+    shards: tuple[str, ...],
+    device: str,
+    **request: Any,
 ) -> None:
-    """Render the identities all around: the base column and one per style."""
+    """Render identities all around: those of MANIFEST (the base column and one per style), or
+
+    \b
+        diffstyle360 render --generator panohead.pkl --seeds 0-15 --rig orbit:32 --out heads
+
+    without a manifest: heads/render/*.tar, and the manifest that says the same in heads/run.yaml.
+    """
     from pipeline.devices import RENDER_THREADS, open_device
     from pipeline.stages.render import render_shard
 
-    folder = open_run(manifest, out)
     where = open_device(device, RENDER_THREADS)
+    if manifest is None:
+        folder = _open_request(out, request)
+    elif any(value is not None for value in request.values()):
+        raise click.UsageError("give a manifest, or --generator and its options, not both")
+    else:
+        folder = open_run(manifest, out or Path("runs"))
     for column in columns or folder.run.columns:
         for shard in _missing_shards(folder, column, shards or folder.run.shard_names()):
             render_shard(folder, column, shard, where)
     _check_allowance(folder, columns or folder.run.columns, shards)
+    if manifest is None:
+        print(folder.column("render"))
+
+
+def _open_request(out: Path | None, request: dict[str, Any]) -> RunFolder:
+    from eg3d_renderer.cameras import parse_rig
+    from pipeline.requests import open_request
+    from pipeline.stages.plan import plan_run
+
+    for option in ("generator", "seeds", "rig"):
+        if request[option] is None:
+            raise click.UsageError(f"Missing argument 'MANIFEST', or option '--{option}'.")
+    if out is None:
+        raise click.UsageError("Missing option '--out'.")
+    folder = open_request(
+        {
+            "generator": {"source": request["generator"], "truncation_psi": request["psi"]},
+            "identities": {request["split"] or "train": request["seeds"]},
+            "rig": parse_rig(request["rig"]),
+            "outputs": {
+                name: request[name]
+                for name in (
+                    "resolution", "neural_rendering_resolution", "depth", "z_depth", "normals"
+                )
+            },
+            "shards": {"identities": request["shard_size"]},
+        },
+        out,
+    )  # fmt: skip
+    plan_run(folder)
+    return folder
 
 
 @cli.command()

@@ -1,7 +1,9 @@
 """The device that a stage computes on, and what its records say about it."""
 
+import ctypes
 import importlib.metadata
 import platform
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -23,6 +25,7 @@ def open_device(name: str, threads: int) -> torch.device:
     Sets the number of CPU threads. Raises PipelineError for a device that is not there.
     """
     torch.set_num_threads(threads)
+    _keep_freed_memory()
     torch.use_deterministic_algorithms(True, warn_only=True)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -33,6 +36,15 @@ def open_device(name: str, threads: int) -> torch.device:
         reason = str(error).splitlines()[0]
         raise PipelineError(f"--device {name}: {reason}; use auto, cpu or cuda[:N]") from None
     return device
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc reuse the memory of large tensors, which it otherwise maps anew, page by page."""
+    mmap_threshold, trim_threshold = -3, -1  # of malloc.h
+    with suppress(OSError, AttributeError):  # another libc
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(mmap_threshold, 1 << 30) or mallopt(mmap_threshold, 1 << 25)  # before glibc 2.35
+        mallopt(trim_threshold, 2**31 - 1)
 
 
 def describe_device(device: torch.device) -> dict[str, Any]:

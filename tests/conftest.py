@@ -48,6 +48,18 @@ def write_manifest(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
+def tiny_panohead(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A PanoHead of 2 M parameters and images of 128 px, as an official file."""
+    from tests.eg3d_renderer import oracle
+    from tests.eg3d_renderer.checkpoints.official_writer import write_generator
+
+    spec = oracle.facts("panohead_tiny")
+    path = tmp_path_factory.mktemp("official") / "tiny-panohead.pkl"
+    write_generator(path, spec, oracle.state_of(spec))
+    return path
+
+
+@pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A stylizer of 32 px and a few thousand parameters, random weights."""
     from stylize import DiffStyle360, StylizerConfig

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from eg3d_renderer.checkpoints.checkpoint import (
     FAMILIES,
@@ -39,7 +39,7 @@ def save_checkpoint(checkpoint: Checkpoint, folder: str | Path) -> None:
             if (folder / name).exists():
                 raise RendererError(f"{folder / name}: exists; name another folder, or remove it")
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / MODEL, lambda partial: save_file(checkpoint.state, partial))
+        _replace(folder / MODEL, lambda partial: partial.write_bytes(save(checkpoint.state)))
         _replace(folder / CONFIG, lambda partial: partial.write_text(text, encoding="utf-8"))
     except (OSError, SafetensorError) as error:
         raise RendererError(f"{folder}: cannot write ({error})") from None

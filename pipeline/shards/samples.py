@@ -10,7 +10,14 @@ from pipeline.shards import ShardError
 from pipeline.shards.codecs import LEVELS, decode
 
 _TOLERANCE = 1e-4  # of R R^T = 1 and det R = 1, float32 labels
-_KINDS = {"rgb": ({"uint8"}, 3), "mask": ({"uint8"}, 2), "depth": ({"uint16", "float32"}, 2)}
+_KINDS = {
+    "rgb": ({"uint8"}, 3),
+    "normal": ({"uint8"}, 3),
+    "mask": ({"uint8"}, 2),
+    "depth": ({"uint16", "float32"}, 2),
+    "zdepth": ({"uint16", "float32"}, 2),
+}
+_DEPTHS = {"depth": "depth", "zdepth": "z_depth"}  # kind: where the JSON tells its range
 
 
 class Fault(NamedTuple):
@@ -67,10 +74,10 @@ def _check_meta(meta: Any, sample: Sample) -> Iterator[str]:
         if what := check_camera(view):
             yield f"{view.get('name')}: {what}"
             return
-    if any(_kind(suffix) == "depth" for suffix in sample.members):
-        start, end = _depth_range(meta)
+    for kind in sorted({_kind(suffix) for suffix in sample.members} & set(_DEPTHS)):
+        start, end = _depth_range(meta, kind)
         if not (start < end and math.isfinite(end - start)):
-            yield "depth does not say where it starts and ends"
+            yield f"{_DEPTHS[kind]} does not say where it starts and ends"
 
 
 def check_camera(view: Mapping[str, Any]) -> str | None:
@@ -107,7 +114,6 @@ def check_camera(view: Mapping[str, Any]) -> str | None:
 
 def _check_arrays(meta: Mapping[str, Any], values: Mapping[str, Any]) -> Iterator[Fault]:
     resolution = meta.get("resolution")
-    start, end = _depth_range(meta)
     for suffix, value in values.items():
         kind = _kind(suffix)
         if kind not in _KINDS:
@@ -118,11 +124,13 @@ def _check_arrays(meta: Mapping[str, Any], values: Mapping[str, Any]) -> Iterato
             yield Fault(suffix, f"is {found}, no {kind}")
         elif suffix.startswith("view_") and kind == "rgb" and _is_off(value, resolution):
             yield Fault(suffix, f"is {found}, the JSON says resolution {resolution}")
-        elif kind == "depth":
-            if meta["depth"].get("levels") != (LEVELS if value.dtype == np.uint16 else None):
+        elif kind in _DEPTHS:
+            start, end = _depth_range(meta, kind)
+            levels = meta[_DEPTHS[kind]].get("levels")
+            if levels != (LEVELS if value.dtype == np.uint16 else None):
                 yield Fault(suffix, f"is {found}, the JSON says levels otherwise")
             elif value.dtype == np.float32 and not _within(value, start, end):
-                yield Fault(suffix, f"depth not in [{start:g}, {end:g}]")
+                yield Fault(suffix, f"{_DEPTHS[kind]} not in [{start:g}, {end:g}]")
 
 
 def _is_off(image: np.ndarray, resolution: int | None) -> bool:
@@ -134,9 +142,9 @@ def _within(depth: np.ndarray, start: float, end: float) -> bool:
     return bool(((depth >= start - slack) & (depth <= end + slack)).all())  # NaN is not within
 
 
-def _depth_range(meta: Mapping[str, Any]) -> tuple[float, float]:
-    """Start and end of the depth that a sample's JSON states, NaN where it states none."""
-    depth = meta.get("depth")
+def _depth_range(meta: Mapping[str, Any], kind: str) -> tuple[float, float]:
+    """Start and end of a kind of depth that a sample's JSON states, NaN where it states none."""
+    depth = meta.get(_DEPTHS[kind])
     start, end = (depth.get("start"), depth.get("end")) if isinstance(depth, dict) else (None, None)
     if not isinstance(start, int | float) or not isinstance(end, int | float):
         return math.nan, math.nan

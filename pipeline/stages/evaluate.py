@@ -71,7 +71,7 @@ def _measure_reference(folder: RunFolder, reference: str) -> Iterator[dict[str, 
         truth_column = Column(folder.column(f"style-{style_name}"), shards)
         columns.append(truth_column)
     style_of = open_reference(folder, reference, shards)
-    views = range(folder.run.rig.views)
+    views = range(folder.run.rig.count)
     keys = zip_columns(columns)
     for key in progress(keys, f"evaluate {reference}", len(keys)):
         images = read_clip(output_column, key, views)
@@ -97,7 +97,7 @@ def _measure_reference(folder: RunFolder, reference: str) -> Iterator[dict[str, 
 
 
 def _read_content(folder: RunFolder, column: Column, key: str, size: int) -> Content:
-    outputs, views = folder.run.outputs, range(folder.run.rig.views)
+    outputs, views = folder.run.outputs, range(folder.run.rig.count)
     images = to_model(read_clip(column, key, views), size)
     if outputs.mask:
         mask = torch.from_numpy(read_clip(column, key, views, "mask")).float()[:, None] / 255

@@ -64,7 +64,7 @@ class Clips:
     """
 
     def __init__(self, folder: RunFolder, wanted: Finetune, image_size: int):
-        self.seed, self.views, self.wanted = folder.run.seed, folder.run.rig.views, wanted
+        self.seed, self.views, self.wanted = folder.run.seed, folder.run.rig.count, wanted
         self.image_size = image_size
         shards = folder.run.shard_names(SPLIT)
         self.content = Column(folder.column("render"), shards)

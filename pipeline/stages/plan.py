@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manifests import RunManifest
-from manifests.run import seed_range
+from manifests.run import parse_seeds
 from manifests.schemas import PLAN, SCHEMA_VERSION, VERSION_KEY
 from pipeline.folders import RunFolder
 from pipeline.seeds import derive_seed
@@ -37,7 +37,7 @@ def plan_table(run: RunManifest) -> pa.Table:
 
 def _split_rows(run: RunManifest, split: str) -> list[dict]:
     wanted = run.identities[split]
-    seeds = seed_range(wanted) if isinstance(wanted, str) else None
+    seeds = parse_seeds(wanted) if isinstance(wanted, str) else None
     return [
         {
             "key": f"{split}-{index:08d}",

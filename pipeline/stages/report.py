@@ -42,6 +42,7 @@ def report_run(folder: RunFolder) -> None:
         name=folder.path.name,
         digest=folder.run.digest(),
         manifest=yaml.safe_dump(folder.run.model_dump(mode="json"), sort_keys=False),
+        resolution=_resolution(folder),
         counts=_count(folder),
         turntables=_turn(folder),
         sheets=_sheets(folder),
@@ -69,10 +70,18 @@ def _count(folder: RunFolder) -> list[dict[str, Any]]:
                 "failed": count.failed,
                 "failures": count.summary(),
                 "megabytes": sum(commit.bytes for commit in commits) / 1e6,
-                "views_per_second": count.ok * folder.run.rig.views / max(count.seconds, 1e-9),
+                "views_per_second": count.ok * folder.run.rig.count / max(count.seconds, 1e-9),
             }
         )
     return rows
+
+
+def _resolution(folder: RunFolder) -> int | None:
+    """Of the rendered images; None where every sample failed."""
+    rendered = Column(folder.column("render"))
+    if not rendered.keys:
+        return None
+    return rendered.read(rendered.keys[0], ["json"])["json"]["resolution"]
 
 
 def _shown_keys(folder: RunFolder, wanted: int) -> list[str]:
@@ -104,7 +113,7 @@ def _turn(folder: RunFolder) -> dict[str, Any]:
     pairs = _pairs(folder)
     if not folder.run.stylize:
         pairs = [(title, rendered, None) for title, rendered, _ in pairs]
-    frames_shown = pictures.spread(folder.run.rig.views, TURNED_FRAMES)
+    frames_shown = pictures.spread(folder.run.rig.count, TURNED_FRAMES)
     tables = []
     for key in _shown_keys(folder, TURNED):
         blank = np.full_like(_views(folder, "render", key), pictures.PAPER)
@@ -131,7 +140,7 @@ def _turn(folder: RunFolder) -> dict[str, Any]:
 def _sheets(folder: RunFolder) -> list[dict[str, str]]:
     """A contact sheet per column: identities down, views across."""
     sheets = []
-    shown = pictures.spread(folder.run.rig.views, SHEET_VIEWS)
+    shown = pictures.spread(folder.run.rig.count, SHEET_VIEWS)
     for name in (*folder.run.columns, *folder.run.stylized_columns):
         column = Column(folder.column(name))
         keys = [column.keys[i] for i in pictures.spread(len(column), SHEET_ROWS)]
@@ -146,7 +155,7 @@ def _compare(folder: RunFolder) -> list[dict[str, str]]:
     """Per reference: content, style image, then truth over output at front, side and back."""
     if folder.run.stylize is None:
         return []
-    count = folder.run.rig.views
+    count = folder.run.rig.count
     views = sorted({0, count // 8, count // 4, count // 2, count - max(1, count // 8)})
     comparisons = []
     for title, rendered, stylized in _pairs(folder)[1:]:
@@ -171,7 +180,7 @@ def _compare(folder: RunFolder) -> list[dict[str, str]]:
 
 def _views(folder: RunFolder, column: str, key: str) -> np.ndarray:
     """All views of one identity, [V, H, W, 3]."""
-    return read_clip(Column(folder.column(column)), key, range(folder.run.rig.views))
+    return read_clip(Column(folder.column(column)), key, range(folder.run.rig.count))
 
 
 def _keep(folder: RunFolder, name: str, webp: bytes) -> str:

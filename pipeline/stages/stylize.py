@@ -21,7 +21,7 @@ from pipeline.references import open_reference
 from pipeline.seeds import derive_seed
 from pipeline.shards import ShardError, codecs
 from pipeline.shards.reader import Column, read_clip
-from pipeline.stages.render import CONVENTION, describe_views, render_seed, rig_labels
+from pipeline.stages.render import CONVENTION, render_seed, rig_labels
 from pipeline.stages.samples import Failure, Made, write_samples
 from stylize import DiffStyle360, stylize_views
 
@@ -86,7 +86,8 @@ def _stylize_identity(
     run, settings, key = stylization.folder.run, stylization.settings, row["key"]
     size = stylization.model.config.image_size
     try:
-        images = read_clip(content, key, range(run.rig.views), check=True)
+        images = read_clip(content, key, range(run.rig.count), check=True)
+        cameras = content.read(key, ["json"])["json"]["views"]
         reference = style_of(key)
     except ShardError as error:
         return Failure(row, "content_unreadable", str(error))
@@ -109,7 +110,7 @@ def _stylize_identity(
         return Failure(row, "non_finite", str(error))
     if not torch.isfinite(stylized).all():
         return Failure(row, "non_finite", "the stylizer's output is not finite")
-    encode = partial(_encode_stylized, stylization, row, stylized.cpu(), reference)
+    encode = partial(_encode_stylized, stylization, row, stylized.cpu(), reference, cameras)
     return Made(row, encode, time.perf_counter() - began)
 
 
@@ -117,14 +118,18 @@ def _render_hint(stylization: Stylization, key: str, size: int) -> torch.Tensor:
     """Another identity at the same cameras, [V, 3, S, S]; `key` and the run's seed say which."""
     run = stylization.folder.run
     assert stylization.hints is not None
-    labels = rig_labels(run).to(stylization.device)
+    labels = rig_labels(run, stylization.hints).to(stylization.device)
     seed = derive_seed(run.seed, "hint", key)
     views = render_seed(run, stylization.hints, labels, seed, seed)
     return to_model(codecs.to_uint8(views["image"].cpu()), size).to(stylization.device)
 
 
 def _encode_stylized(
-    stylization: Stylization, row: dict[str, Any], stylized: torch.Tensor, reference: np.ndarray
+    stylization: Stylization,
+    row: dict[str, Any],
+    stylized: torch.Tensor,
+    reference: np.ndarray,
+    cameras: list[dict[str, Any]],
 ) -> dict[str, bytes]:
     run, settings = stylization.folder.run, stylization.settings
     extension = codecs.EXTENSIONS[run.outputs.rgb]
@@ -141,7 +146,7 @@ def _encode_stylized(
             "settings": settings.model_dump(exclude={"references", "model", "split"}),
             "resolution": stylized.shape[-1],
             "convention": CONVENTION,
-            "views": describe_views(rig_labels(run)),
+            "views": cameras,
         }
     )
     return members

@@ -30,7 +30,7 @@ def test_more_identities_and_other_shards_change_no_identity(open_variant: Open)
     assert all(row in many for row in few)
 
 
-def test_seed_range_is_upstreams_seeds(open_variant: Open) -> None:
+def test_parse_seeds_is_upstreams_seeds(open_variant: Open) -> None:
     plan = plan_table(open_variant({"identities.test": "17-19"}).run).to_pylist()
     assert [row["seed"] for row in plan if row["split"] == "test"] == [17, 18, 19]
 

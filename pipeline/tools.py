@@ -1,0 +1,81 @@
+"""The verbs that need no run: checkpoints, meshes, and columns as other programs want them."""
+
+from pathlib import Path
+
+import click
+
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
+)
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path))
+def convert(source: Path, folder: Path) -> None:
+    """Turn an official EG3D, PanoHead or SphereHead .pkl into safetensors and JSON.
+
+    Nothing in SOURCE is executed. FOLDER gets config.json and model.safetensors, and takes the
+    place of the .pkl wherever a generator is named.
+    """
+    from eg3d_renderer.checkpoints import read_official, save_checkpoint
+    from eg3d_renderer.generators import generator_of
+
+    checkpoint = read_official(source)
+    generator = generator_of(checkpoint)
+    save_checkpoint(checkpoint, folder)
+    parameters = sum(parameter.numel() for parameter in generator.parameters())
+    print(
+        f"{folder}: {checkpoint.family}, {len(checkpoint.state)} tensors, "
+        f"{parameters / 1e6:.1f} M parameters, images of {generator.img_resolution}, "
+        f"digest {generator.digest[:12]}"
+    )
+
+
+@click.command()
+@click.option("--generator", required=True, help="As of render.")
+@click.option("--seeds", required=True, help="Upstream's seeds, such as 0-15.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the files.")
+@click.option("--format", type=click.Choice(["glb", "ply"]), default="glb", show_default=True)
+@click.option(
+    "--resolution", type=int, default=256, show_default=True, help="Points on a side of the box."
+)
+@click.option(
+    "--level", type=float, default=10.0, show_default=True, help="Density of the surface."
+)
+@click.option("--psi", type=click.FloatRange(0, 1, min_open=True), help="Truncation.")
+@device_option
+def mesh(
+    generator: str,
+    seeds: str,
+    out: Path,
+    format: str,
+    resolution: int,
+    level: float,
+    psi: float | None,
+    device: str,
+) -> None:
+    """Write identities as closed, coloured surfaces: OUT/seed0017.glb."""
+    from manifests.run import parse_seeds
+    from pipeline.devices import RENDER_THREADS, open_device
+    from pipeline.stages.mesh import export_meshes
+
+    try:
+        wanted = parse_seeds(seeds)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--seeds") from None
+    where = open_device(device, RENDER_THREADS)
+    for path in export_meshes(
+        generator, wanted, out, where, format=format, resolution=resolution, level=level, psi=psi
+    ):
+        print(path)
+
+
+@click.command()
+@click.argument("column", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+def export(column: Path, out: Path) -> None:
+    """Write a column's samples as folders of images, each with a NeRF transforms.json."""
+    from pipeline.stages.export import export_column
+
+    print(f"{out}: {export_column(column, out)} identities")

@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import pytest
+
+from manifests import ManifestError, load_run
+from pipeline.errors import PipelineError
+from pipeline.requests import open_request
+
+
+def content(**changes: object) -> dict:
+    return {
+        "generator": {"source": "procedural", "truncation_psi": None},
+        "identities": {"train": "3,17"},
+        "rig": {"kind": "orbit", "views": 4},
+        "outputs": {"resolution": None},
+    } | changes
+
+
+def test_folder_keeps_a_manifest_that_says_the_same(tmp_path: Path) -> None:
+    folder = open_request(content(), tmp_path / "out")
+    assert folder.path == tmp_path / "out"
+    assert load_run(tmp_path / "out" / "run.yaml") == folder.run
+    assert open_request(content(), tmp_path / "out").run == folder.run
+
+
+def test_files_are_named_as_seen_from_anywhere(
+    tmp_path: Path, tiny_panohead: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_panohead.parent)
+    asked = content(generator={"source": tiny_panohead.name})
+    folder = open_request(asked, tmp_path / "out")
+    assert folder.run.generator.source == str(tiny_panohead)
+    monkeypatch.chdir("/")
+    assert load_run(tmp_path / "out" / "run.yaml").digest() == folder.run.digest()
+
+
+def test_cameras_file_is_named_as_seen_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rig.json").write_text('[{"azimuth": 10, "elevation": 0}]')
+    monkeypatch.chdir(tmp_path)
+    folder = open_request(content(rig={"kind": "explicit", "file": "rig.json"}), tmp_path / "out")
+    monkeypatch.chdir("/")
+    assert load_run(tmp_path / "out" / "run.yaml").digest() == folder.run.digest()
+
+
+def test_another_rendering_is_not_mixed_in(tmp_path: Path) -> None:
+    open_request(content(identities={"train": "4"}), tmp_path / "out")
+    open_request(content(), tmp_path / "out")  # nothing was rendered yet: a slip may be mended
+    (tmp_path / "out" / "render").mkdir()
+    (tmp_path / "out" / "render" / "train-00000.parquet").touch()
+    with pytest.raises(PipelineError, match="holds another rendering"):
+        open_request(content(identities={"train": "4"}), tmp_path / "out")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").touch()
+    with pytest.raises(PipelineError, match="not empty"):
+        open_request(content(), tmp_path / "other")
+
+
+def test_what_makes_no_run_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"command line: generator.source: no such file"):
+        open_request(content(generator={"source": "nowhere.pkl"}), tmp_path / "out")
+    with pytest.raises(ManifestError, match=r"command line: identities.train: .* seeds like"):
+        open_request(content(identities={"train": "a-b"}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
