@@ -91,6 +91,9 @@ class PanoHead(TriPlaneGenerator):
     def arrange(self, img: Tensor) -> Tensor:
         return img.unflatten(1, (3, -1))
 
+    def for_sampling(self, planes: Tensor) -> Tensor:
+        return sampling.by_slice(planes)
+
     def features(self, planes: Tensor, points: Tensor) -> Tensor:
         return sampling.sample_trigrid(planes, points, self.axes)
 
@@ -156,6 +159,9 @@ class SphereHead(PanoHead):
     def arrange(self, img: Tensor) -> Tensor:
         spheres = torch.stack([self.ConvA(img), self.ConvB(img)], dim=1)
         return spheres.unflatten(2, (3, FEATURES))
+
+    def for_sampling(self, planes: Tensor) -> Tensor:
+        return planes
 
     def features(self, planes: Tensor, points: Tensor) -> Tensor:
         return sampling.sample_spherical(planes, points, self.axes)

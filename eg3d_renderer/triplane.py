@@ -2,8 +2,6 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from itertools import repeat
 from typing import Any
 
 import torch
@@ -21,7 +19,7 @@ from eg3d_renderer.networks.synthesis import Backbone, Synthesis
 from eg3d_renderer.options import marching_settings, noise_mode, option
 
 EMPTY = -1e3  # the density where a family renders nothing
-CPU_RAYS = 128  # marched together: fills the cache, and a sum's bits depend on how many there are
+CPU_RAYS = 128  # marched together; their features fit the cache
 
 
 class TriPlaneGenerator(nn.Module, ABC):
@@ -116,6 +114,10 @@ class TriPlaneGenerator(nn.Module, ABC):
     def arrange(self, img: Tensor) -> Tensor:
         """The backbone's image [N, C, H, W] -> planes."""
 
+    def for_sampling(self, planes: Tensor) -> Tensor:
+        """One identity's planes as `features` reads them fastest."""
+        return planes
+
     @abstractmethod
     def features(self, planes: Tensor, points: Tensor) -> Tensor:
         """One identity's planes, points [P, 3] in [-1, 1] -> [P, 32]."""
@@ -147,12 +149,14 @@ class TriPlaneGenerator(nn.Module, ABC):
         another width, or with a value that is not finite.
         """
         _check_latents(z, self.z_dim)
-        c = self._conditioning(z, conditioning)
-
-        def one(z: Tensor, c: Tensor | None) -> Tensor:
-            return self.backbone.mapping(z, c, truncation_psi, truncation_cutoff)
-
-        return _by_row(one, z, c)
+        size = together(z, 1, len(z))
+        labels = self._conditioning(z, conditioning).split(size)
+        return torch.cat(
+            [
+                self.backbone.mapping(latents, c, truncation_psi, truncation_cutoff)
+                for latents, c in zip(z.split(size), labels, strict=True)
+            ]
+        )
 
     def planes(self, ws: Tensor) -> Tensor:
         """ws [N, num_ws, w_dim] -> the identities' planes, one row each, channels last in memory.
@@ -163,7 +167,8 @@ class TriPlaneGenerator(nn.Module, ABC):
             raise RendererError(
                 f"planes: ws has shape {list(ws.shape)}, expected [N, {self.num_ws}, {self.w_dim}]"
             )
-        planes = _by_row(lambda w: self.arrange(self.backbone.synthesis(w, "const")), ws)
+        batches = ws.split(together(ws, 1, len(ws)))
+        planes = torch.cat([self.arrange(self.backbone.synthesis(w, "const")) for w in batches])
         return planes.movedim(-3, -1).contiguous().movedim(-1, -3)
 
     def render(
@@ -224,6 +229,8 @@ class TriPlaneGenerator(nn.Module, ABC):
         """One identity's planes -> a function from points [P, 3] in world units to sigma [P] and
         colour features [P, 32], as they are rendered: cropped and culled."""
 
+        planes = self.for_sampling(planes)
+
         def look(points: Tensor) -> tuple[Tensor, Tensor]:
             features = self.features(planes, points * (2 / self.settings.box))
             sigma, colour = self.decoder(features)
@@ -265,8 +272,7 @@ class TriPlaneGenerator(nn.Module, ABC):
         field = self.field(planes)
         weights = self.superresolution.modulate(ws)
         background = self.background(ws, resolution)
-        # a batch on a CPU is no faster, and its bits depend on its size
-        batch = 1 if ws.device.type == "cpu" else max(1, memory // self._bytes_per_view())
+        batch = together(ws, 1, memory // self._bytes_per_view())
         made: dict[str, list[Tensor]] = {}
         for labels in cam.split(batch):
             marched = [self._march(field, c, resolution, jitter, memory) for c in labels.split(1)]
@@ -298,7 +304,7 @@ class TriPlaneGenerator(nn.Module, ABC):
         origins, directions = (t[0] for t in cameras.rays(label, resolution))
         s = self.settings
         draws = draw_depths(jitter, len(origins), s.samples, s.fine_samples, origins.device)
-        rays = CPU_RAYS if origins.is_cpu else max(1, memory // self._bytes_per_ray())
+        rays = together(origins, CPU_RAYS, memory // self._bytes_per_ray())
         features, depth, opacity = march_view(field, origins, directions, s, draws, rays)
         return Marched(features.T, depth, opacity)
 
@@ -325,9 +331,10 @@ class TriPlaneGenerator(nn.Module, ABC):
         solid = sigma if self.binarize_clouds is None else -EMPTY
         return torch.where(thin, EMPTY, solid)
 
-    def _conditioning(self, z: Tensor, label: Tensor | None) -> Tensor | None:
+    def _conditioning(self, z: Tensor, label: Tensor | None) -> Tensor:
+        """What the mapping is told of the camera, [N, c_dim]."""
         if self.c_dim == 0:
-            return None
+            return z.new_zeros(len(z), 0)
         if label is None:
             label = cameras.orbit(1, **self.camera)
         if label.ndim != 2 or label.shape[1] != self.c_dim or len(label) not in (1, len(z)):
@@ -355,10 +362,10 @@ def _check_latents(z: Tensor, z_dim: int) -> None:
         raise RendererError(f"mapping: non-finite latent in row {bad[0]} of z; draw it again")
 
 
-def _by_row(function: Callable[..., Tensor], first: Tensor, *others: Tensor | None) -> Tensor:
-    """On a CPU, where a row's bits would depend on how many there are, each by itself."""
-    if not first.is_cpu:
-        return function(first, *others)
-    columns = [repeat(None) if t is None else t.split(1) for t in others]
-    rows = zip(first.split(1), *columns, strict=False)
-    return torch.cat([function(*row) for row in rows])
+def together(tensor: Tensor, on_cpu: int, elsewhere: int) -> int:
+    """How many rows to compute at once.
+
+    A CPU gains nothing by more than a few, and its sums are grouped, and so rounded, by how many
+    there are: there the number is fixed, so that a row's bits depend on nothing but itself.
+    """
+    return on_cpu if tensor.is_cpu else max(1, elsewhere)

@@ -93,6 +93,95 @@ def shards(size: int, json_path: Path | None) -> None:
     _show(figures | _time_shard(codecs.encode_rgb(image, "png")), json_path)
 
 
+@bench.command()
+@click.argument("family", type=click.Choice(["eg3d", "panohead", "spherehead"]))
+@click.option("--small", is_flag=True, help="A 2 M parameter model with images of 128.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@json_option
+def render(family: str, small: bool, device: str, json_path: Path | None) -> None:
+    """A generator of the published size (512 px, 48 + 48 samples) with random weights.
+
+    Seconds for an identity, for one of its views, and for the steps of that view; and the memory
+    that it all took. As many CPU threads as the render stage has.
+    """
+    import torch
+
+    from eg3d_renderer import cameras, latents
+    from eg3d_renderer.marching.depths import draw_depths
+    from eg3d_renderer.marching.rays import march_view
+    from pipeline.devices import RENDER_THREADS, open_device
+
+    where = open_device(device, RENDER_THREADS)
+    generator = _random_generator(family, small).to(where)
+    size = generator.neural_rendering_resolution
+    label = cameras.orbit(1, **generator.camera).to(where)
+
+    def finish(value: Any) -> Any:
+        if where.type == "cuda":
+            torch.cuda.synchronize()
+        return value
+
+    with torch.inference_mode():
+        ws = generator.mapping(latents([17], generator.z_dim).to(where), truncation_psi=0.7)
+        planes = generator.planes(ws)
+        weights = generator.superresolution.modulate(ws)
+        field, s = generator.field(planes[0]), generator.settings
+        origins, directions = (t[0] for t in cameras.rays(label, size))
+        draws = draw_depths(None, len(origins), s.samples, s.fine_samples, where)
+        chunk = 128 if where.type == "cpu" else len(origins)
+        features = torch.zeros(1, 32, size, size, device=where)
+        steps: dict[str, Callable[[], Any]] = {
+            "identity: mapping, planes": lambda: generator.planes(ws),
+            "view": lambda: generator.render(planes, ws, label),
+            "view: marching": lambda: march_view(field, origins, directions, s, draws, chunk),
+            "view: super-resolution": lambda: generator.superresolution(
+                features[:, :3], features, weights
+            ),
+        }
+        figures = {
+            name: {"seconds": _median_seconds(lambda step=step: finish(step()), 3)}  # type: ignore[misc]
+            for name, step in steps.items()
+        }
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _maxrss_unit()
+    if where.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(where)
+    _show(figures | {"memory": {"MB": peak / 1e6}}, json_path)
+
+
+def _random_generator(family: str, small: bool) -> Any:
+    """A generator of the family in its published layout; small for a quick look."""
+    import torch
+
+    from eg3d_renderer import build_generator
+
+    rendering = {
+        "superresolution_module": f"SuperresolutionHybrid{'2X' if small else '8XDC'}",
+        "depth_resolution": 12 if small else 48,
+        "depth_resolution_importance": 12 if small else 48,
+        "ray_start": 2.25,
+        "ray_end": 3.3,
+        "box_warp": 1,
+        "c_scale": 1,
+        "decoder_activation": "none",
+        "use_torgb_raw": True,
+        "use_background": True,
+        "triplane_depth": 3,
+        "triplane_size": 64 if small else 256,
+    }
+    torch.manual_seed(0)
+    generator = build_generator(
+        family,
+        img_resolution=128 if small else 512,
+        channel_base=2048 if small else 32768,
+        channel_max=32 if small else 512,
+        mapping_kwargs={"num_layers": 2},
+        sr_num_fp16_res=4,
+        neural_rendering_resolution=32 if small else 128,
+        rendering_kwargs=rendering,
+    )
+    return generator.eval().requires_grad_(False)
+
+
 def _time_shard(member: bytes, samples: int = 16, views: int = 32) -> dict[str, dict[str, float]]:
     """MB/s of writing a shard of such members, of a plain tar of the same, and of verifying."""
     megabytes = samples * views * len(member) / 1e6

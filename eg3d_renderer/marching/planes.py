@@ -39,20 +39,32 @@ def sample_triplane(planes: Tensor, points: Tensor, axes: Axes) -> Tensor:
 
 
 def sample_trigrid(planes: Tensor, points: Tensor, axes: Axes) -> Tensor:
-    """Planes [3, 32 * D, H, W] with the depth fastest, points [P, 3] in [-1, 1] -> [P, 32].
+    """Planes [3, D * 32, H, W], slice by slice, points [P, 3] in [-1, 1] -> [P, 32].
 
     PanoHead (An et al., 2023), section 3.3: each plane is D slices deep. Trilinear, as a bilinear
     sample of all slices, weighted by their distance from the point.
     """
     depth = planes.shape[1] // FEATURES
-    slices = torch.arange(depth, device=points.device)
     sampled = []
     for plane, grid in zip(planes, project(points, axes), strict=True):
-        features = _bilinear(plane, grid[:, :2]).view(-1, FEATURES, depth)
+        slices = _bilinear(plane, grid[:, :2]).split(FEATURES, dim=1)  # D x [P, 32]
         position = ((grid[:, 2:] + 1) * depth - 1) / 2  # [P, 1], in slices
-        weights = (1 - (position - slices).abs()).clamp_min(0)  # [P, D]
-        sampled.append((features * weights[:, None]).sum(-1))
+        weights = [(1 - (position - i).abs()).clamp_min(0) for i in range(depth)]
+        features = slices[0] * weights[0]
+        for values, weight in zip(slices[1:], weights[1:], strict=True):
+            features = torch.addcmul(features, values, weight)
+        sampled.append(features)
     return _mean(sampled)
+
+
+def by_slice(planes: Tensor) -> Tensor:
+    """Planes [3, 32 * D, H, W] with the depth fastest, as PanoHead's backbone has them, for
+    `sample_trigrid`: slice by slice, channels last in memory."""
+    depth = planes.shape[1] // FEATURES
+    channels_last = planes.unflatten(1, (FEATURES, depth)).permute(
+        0, 3, 4, 2, 1
+    )  # [3, H, W, D, 32]
+    return channels_last.flatten(3).movedim(-1, 1)
 
 
 def sample_spherical(planes: Tensor, points: Tensor, axes: Axes) -> Tensor:

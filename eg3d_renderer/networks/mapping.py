@@ -42,9 +42,7 @@ class Mapping(nn.Module):
             inputs = w_dim
         self.register_buffer("w_avg", torch.zeros(w_dim))
 
-    def forward(
-        self, z: Tensor, c: Tensor | None, psi: float = 1.0, cutoff: int | None = None
-    ) -> Tensor:
+    def forward(self, z: Tensor, c: Tensor, psi: float = 1.0, cutoff: int | None = None) -> Tensor:
         """z [N, z_dim], c [N, c_dim] -> ws [N, num_ws, w_dim].
 
         The first `cutoff` ws, or all, are drawn towards the mean w: psi 1 leaves them, 0 is the
@@ -52,7 +50,6 @@ class Mapping(nn.Module):
         """
         x = normalize_2nd_moment(z.float())
         if "embed" in self._modules:
-            assert c is not None, "a conditioned mapping needs a label"
             x = torch.cat([x, normalize_2nd_moment(self.embed(c.float()))], dim=1)
         for i in range(self.num_layers):
             x = getattr(self, f"fc{i}")(x)

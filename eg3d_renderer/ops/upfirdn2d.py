@@ -36,21 +36,19 @@ def upfirdn2d(
     (up_x, up_y), (down_x, down_y) = pair(up), pair(down)
     left, right, top, bottom = margins(padding)
     n, c, h, w = x.shape
-    x = x.reshape(n * c, 1, h, w)
     if up_x > 1 or up_y > 1:
-        x = F.pad(x.reshape(n * c, h, 1, w, 1), [0, up_x - 1, 0, 0, 0, up_y - 1])
-        x = x.reshape(n * c, 1, h * up_y, w * up_x)
+        x = F.pad(x.reshape(n, c, h, 1, w, 1), [0, up_x - 1, 0, 0, 0, up_y - 1])
+        x = x.reshape(n, c, h * up_y, w * up_x)
     x = F.pad(x, [left, right, top, bottom])
     if f is not None:
         f = (f * gain ** (f.ndim / 2)).to(x.dtype)
         if not flip_filter:
             f = f.flip(list(range(f.ndim)))
         for kernel in (f[None], f[:, None]) if f.ndim == 1 else (f,):
-            x = F.conv2d(x, kernel[None, None])
+            x = F.conv2d(x, kernel.expand(c, 1, *kernel.shape).contiguous(), groups=c)
     elif gain != 1:
         x = x * gain
-    x = x[:, :, ::down_y, ::down_x]
-    return x.reshape(n, c, x.shape[2], x.shape[3])
+    return x[:, :, ::down_y, ::down_x]
 
 
 def upsample2d(x: Tensor, f: Tensor, up: Pair = 2, padding: Pair = 0) -> Tensor:

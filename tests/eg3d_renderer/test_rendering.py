@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import eg3d_renderer as er
+from eg3d_renderer import triplane
 from eg3d_renderer.families import EG3D
 from tests.eg3d_renderer import oracle
 
@@ -39,6 +40,21 @@ def test_a_views_bits_depend_on_nothing_but_itself(generator: EG3D) -> None:
         assert torch.equal(views, backwards[key].flip(0)), key
         assert torch.equal(views[3:], as_identities[key]), key
         assert torch.equal(views[2:3], from_ws[key]), key
+
+
+def test_batches_as_on_a_gpu_give_the_same_views(
+    generator: EG3D, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cam = er.cameras.orbit(5, **generator.camera)
+    planes, ws = identity(generator)
+    by_one = generator.render(planes, ws, cam, 16)
+    monkeypatch.setattr(triplane, "together", lambda tensor, on_cpu, elsewhere: max(1, elsewhere))
+    for memory in (1 << 30, 40 << 20, 1 << 20):
+        batched = generator.render(planes, ws, cam, 16, memory=memory)
+        for key, views in by_one.items():
+            torch.testing.assert_close(batched[key], views, rtol=0, atol=1e-4)
+    z = er.latents([3, 1], generator.z_dim)
+    torch.testing.assert_close(generator.mapping(z)[1:], generator.mapping(z[1:]))
 
 
 def test_an_identitys_bits_do_not_depend_on_its_company(generator: EG3D) -> None:

@@ -30,6 +30,17 @@ def test_workflow_needs_a_snakefile(tmp_path: Path) -> None:
     assert isinstance(shown.exception, PipelineError)
 
 
-@pytest.mark.parametrize("verb", ["shards", "workflow"])
+@pytest.mark.parametrize("family", ["eg3d", "panohead", "spherehead"])
+def test_render_measures_its_steps(family: str, tmp_path: Path) -> None:
+    arguments = ["bench", "render", family, "--small", "--device", "cpu", "--json"]
+    shown = CliRunner().invoke(cli, [*arguments, f"{tmp_path}/a"])
+    assert shown.exit_code == 0, shown.output
+    figures = json.loads((tmp_path / "a").read_text())["figures"]
+    parts = figures["view: marching"]["seconds"] + figures["view: super-resolution"]["seconds"]
+    assert 0 < parts < 3 * figures["view"]["seconds"]
+    assert figures["memory"]["MB"] > 0
+
+
+@pytest.mark.parametrize("verb", ["render", "shards", "workflow"])
 def test_help(verb: str) -> None:
     assert CliRunner().invoke(cli, ["bench", verb, "--help"]).exit_code == 0

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from eg3d_renderer import cameras
@@ -86,19 +87,26 @@ def test_sampled_features(family: str) -> None:
     truth = oracle.numbers(f"render_units_{family}")
     generator = bare(family, oracle.facts(f"render_units_{family}")["cases"][0]["options"])
     assert truth["plane_axes"].tolist() == generator.axes
-    features = generator.features(planes_of(family), truth["points"][0] * 2)
+    planes = generator.for_sampling(planes_of(family))
+    features = generator.features(planes, truth["points"][0] * 2)
     torch.testing.assert_close(features, truth["sampled"][0].mean(0), **CLOSE)
 
 
-def test_trigrid_of_one_slice() -> None:
-    truth = oracle.numbers("render_units_panohead")
-    planes = planes_of("panohead").unflatten(1, (32, 3))[:, :, 0]
-    points = truth["points"][0] * 2
-    features = sampling.sample_trigrid(planes, points, sampling.PANOHEAD_AXES)
-    assert features.shape == (200, 32)
-    slices = torch.ones_like(planes)
-    weight = sampling.sample_trigrid(slices, torch.zeros(1, 3), sampling.PANOHEAD_AXES)
-    torch.testing.assert_close(weight, torch.ones(1, 32))
+def test_trigrid_is_trilinear_whatever_its_depth() -> None:
+    points = torch.rand(200, 3, generator=torch.Generator().manual_seed(0)) * 2.4 - 1.2
+    for depth in (1, 2, 3, 5):
+        planes = torch.randn(3, 32 * depth, 6, 7)
+        volumes = planes.unflatten(1, (32, depth))
+        grids = sampling.project(points, sampling.PANOHEAD_AXES)
+        expected = torch.stack(
+            [
+                F.grid_sample(v[None], g[None, None, None], align_corners=False)[0, :, 0, 0].T
+                for v, g in zip(volumes, grids, strict=True)
+            ]
+        ).mean(0)
+        ordered = sampling.by_slice(planes)
+        features = sampling.sample_trigrid(ordered, points, sampling.PANOHEAD_AXES)
+        torch.testing.assert_close(features, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", PLANES)

@@ -26,13 +26,17 @@ def test_conditioned_mapping() -> None:
 def test_unconditioned_mapping_of_eight_layers() -> None:
     mapping = Mapping(64, 0, 32, None, num_layers=8)
     oracle.fill_module(mapping, "backbone.mapping.")
-    torch.testing.assert_close(mapping(normal(95, 64), None), TRUTH["map_8_w"], **EXACT)
+    torch.testing.assert_close(
+        mapping(normal(95, 64), torch.empty(2, 0)), TRUTH["map_8_w"], **EXACT
+    )
 
 
 def test_psi_zero_is_the_mean() -> None:
     mapping = Mapping(8, 0, 4, 3, num_layers=2)
     mapping.w_avg.normal_()
-    assert torch.equal(mapping(torch.randn(2, 8), None, 0.0), mapping.w_avg.expand(2, 3, 4))
+    assert torch.equal(
+        mapping(torch.randn(2, 8), torch.empty(2, 0), 0.0), mapping.w_avg.expand(2, 3, 4)
+    )
 
 
 def test_second_moment() -> None:
