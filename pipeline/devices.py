@@ -27,7 +27,8 @@ def open_device(name: str, threads: int) -> torch.device:
     torch.set_num_threads(threads)
     _keep_freed_memory()
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # no code here reads such memory
+    # nothing here reads memory that was never written
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.allow_tf32 = False  # ten bits of a float32's mantissa; off for matmuls
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

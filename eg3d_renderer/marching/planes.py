@@ -61,10 +61,8 @@ def by_slice(planes: Tensor) -> Tensor:
     """Planes [3, 32 * D, H, W] with the depth fastest, as PanoHead's backbone has them, for
     `sample_trigrid`: slice by slice, channels last in memory."""
     depth = planes.shape[1] // FEATURES
-    channels_last = planes.unflatten(1, (FEATURES, depth)).permute(
-        0, 3, 4, 2, 1
-    )  # [3, H, W, D, 32]
-    return channels_last.flatten(3).movedim(-1, 1)
+    slices = planes.unflatten(1, (FEATURES, depth)).permute(0, 3, 4, 2, 1)  # [3, H, W, D, 32]
+    return slices.flatten(3).movedim(-1, 1)
 
 
 def sample_spherical(planes: Tensor, points: Tensor, axes: Axes) -> Tensor:
