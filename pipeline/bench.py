@@ -112,7 +112,7 @@ def render(family: str, small: bool, device: str, json_path: Path | None) -> Non
     from pipeline.devices import RENDER_THREADS, open_device
 
     where = open_device(device, RENDER_THREADS)
-    generator = _random_generator(family, small).to(where)
+    generator = random_generator(family, small).to(where)
     size = generator.neural_rendering_resolution
     label = cameras.orbit(1, **generator.camera).to(where)
 
@@ -148,7 +148,7 @@ def render(family: str, small: bool, device: str, json_path: Path | None) -> Non
     _show(figures | {"memory": {"MB": peak / 1e6}}, json_path)
 
 
-def _random_generator(family: str, small: bool) -> Any:
+def random_generator(family: str, small: bool = False) -> Any:
     """A generator of the family in its published layout; small for a quick look."""
     import torch
 

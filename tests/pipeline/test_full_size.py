@@ -1,0 +1,39 @@
+"""The published sizes, with random weights, through the command line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.bench import random_generator
+from pipeline.shards.reader import Column
+from tests.eg3d_renderer.checkpoints.official_writer import write_generator
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize("family", ["eg3d", "panohead", "spherehead"])
+def test_official_file_of_full_size_within_six_gib(family: str, tmp_path: Path) -> None:
+    generator = random_generator(family)
+    spec = {
+        "init_kwargs": {
+            "img_resolution": 512,
+            "mapping_kwargs": {"num_layers": 2},
+            "sr_num_fp16_res": 4,
+            "rendering_kwargs": generator.rendering_kwargs,
+        },
+        "neural_rendering_resolution": 128,
+    }
+    write_generator(tmp_path / "model.pkl", spec, generator.state_dict())
+    command = [sys.executable, "-m", "pipeline.cli", "render", "--generator", "model.pkl"]
+    command += ["--seeds", "17", "--rig", "orbit:2", "--device", "cpu", "--out", "out"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE)
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0, process.stderr.read() if process.stderr else ""
+    kilobytes = usage.ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+    assert kilobytes * 1024 < 6 * GIB
+    sample = Column(tmp_path / "out" / "render").read("train-00000000")
+    assert sample["view_01.rgb.png"].shape == (512, 512, 3)
+    assert sample["view_01.depth.png"].shape == (128, 128)
