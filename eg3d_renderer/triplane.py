@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from eg3d_renderer import cameras, mesh
 from eg3d_renderer.errors import RendererError
-from eg3d_renderer.marching.depths import Draws, draw_depths
+from eg3d_renderer.marching import density
+from eg3d_renderer.marching.depths import Draws, coarse_depths, draw_depths
 from eg3d_renderer.marching.planes import Axes, check_axes
 from eg3d_renderer.marching.rays import Field, Marched, march_view
 from eg3d_renderer.networks.decoder import FEATURES, Decoder
@@ -18,7 +19,6 @@ from eg3d_renderer.networks.superresolution import SuperResolution
 from eg3d_renderer.networks.synthesis import Backbone, Synthesis
 from eg3d_renderer.options import marching_settings, noise_mode, option
 
-EMPTY = -1e3  # the density where a family renders nothing
 CPU_RAYS = 128  # marched together; their features fit the cache
 
 
@@ -35,8 +35,8 @@ class TriPlaneGenerator(nn.Module, ABC):
     truncation_psi = 0.7  # of the published samples
     digest = ""  # of the checkpoint, where there is one
     triplane_crop: float | None = None  # width of the margin in x and z where nothing is rendered
-    cull_clouds: float | None = None  # densities whose alpha over unit length is below are emptied
-    binarize_clouds: float | None = None  # the same, and all others made solid
+    cull_clouds: float | None = None  # a threshold: see marching.density
+    binarize_clouds: float | None = None
 
     def __init__(
         self,
@@ -184,7 +184,8 @@ class TriPlaneGenerator(nn.Module, ABC):
         """Views of one identity (planes and ws of one row) or of V identities, one camera each.
 
         cam [V, 25]. Returns image [V, 3, R, R] and image_raw [V, 3, h, h], about [-1, 1];
-        image_depth [V, 1, h, h], distance along the unit ray; image_mask [V, 1, h, h] in [0, 1].
+        image_depth [V, 1, h, h], distance along the unit ray; image_mask [V, 1, h, h] in [0, 1],
+        of PanoHead and SphereHead a thousandth beyond.
         h is `neural_rendering_resolution`, by default the checkpoint's. `jitter` None samples the
         middle of every bin, a torch.Generator draws as the published code does. `memory` bounds
         the bytes in flight on a GPU, beside weights, planes and results. On a CPU rays and views
@@ -195,9 +196,9 @@ class TriPlaneGenerator(nn.Module, ABC):
                 f"render: {len(planes)} planes, {len(ws)} ws, {len(cam)} cameras; "
                 "give one identity, or as many as cameras"
             )
+        resolution = neural_rendering_resolution or self.neural_rendering_resolution
         views = [
             self._render_identity(planes[n], ws[n : n + 1], labels, resolution, jitter, memory)
-            for resolution in [neural_rendering_resolution or self.neural_rendering_resolution]
             for n, labels in enumerate([cam] if len(ws) == 1 else cam.split(1))
         ]
         return {name: torch.cat([view[name] for view in views]) for name in views[0]}
@@ -228,13 +229,18 @@ class TriPlaneGenerator(nn.Module, ABC):
     def field(self, planes: Tensor) -> Field:
         """One identity's planes -> a function from points [P, 3] in world units to sigma [P] and
         colour features [P, 32], as they are rendered: cropped and culled."""
-
         planes = self.for_sampling(planes)
 
         def look(points: Tensor) -> tuple[Tensor, Tensor]:
             features = self.features(planes, points * (2 / self.settings.box))
             sigma, colour = self.decoder(features)
-            return self._cull(self._crop(points, sigma)), colour
+            if self.triplane_crop is not None:
+                sigma = density.crop(points, sigma, self.settings.box / 2 - self.triplane_crop)
+            if self.cull_clouds is not None:
+                sigma = density.cull(sigma, self.cull_clouds)
+            if self.binarize_clouds is not None:
+                sigma = density.binarize(sigma, self.binarize_clouds)
+            return sigma, colour
 
         return look
 
@@ -243,13 +249,13 @@ class TriPlaneGenerator(nn.Module, ABC):
         and the colours [P, 3] that image_raw has there, about [-1, 1]."""
         look = self.field(planes[0])
 
-        def density(points: Tensor) -> tuple[Tensor, Tensor]:
+        def seen(points: Tensor) -> tuple[Tensor, Tensor]:
             sigma, features = look(points)
             if self.settings.signed:
                 features = features * 2 - 1
             return sigma, self.raw_image(features.T[None, :, None], ws)[0, :, 0].T
 
-        return density
+        return seen
 
     def depth_range(self, cam: Tensor) -> tuple[float, float]:
         """Between what depths anything can be rendered, from cameras [V, 25]."""
@@ -257,8 +263,10 @@ class TriPlaneGenerator(nn.Module, ABC):
         if s.start is None or s.end is None:
             reach = math.sqrt(3) / 2 * s.box
             distance = cameras.split(cam)[0][:, :3, 3].norm(dim=1)
-            return max(0.0, float(distance.min()) - reach), float(distance.max()) + reach
-        return s.start, s.end + (s.end - s.start) / (s.samples - 1)
+            beyond = 2 * reach / (s.samples - 1)  # the last sample's bin
+            return max(0.0, float(distance.min()) - reach), float(distance.max()) + reach + beyond
+        start, end, late = (cam.new_full([1, 1], value) for value in (s.start, s.end, 1))
+        return s.start, float(coarse_depths(start, end, s.samples, late, s.disparity).max())
 
     def _render_identity(
         self,
@@ -315,21 +323,6 @@ class TriPlaneGenerator(nn.Module, ABC):
     def _bytes_per_view(self) -> int:
         plan = self.superresolution.plan
         return 4 * 4 * max(plan.channels) * plan.output_resolution**2
-
-    def _crop(self, points: Tensor, sigma: Tensor) -> Tensor:
-        if self.triplane_crop is None:
-            return sigma
-        limit = self.settings.box / 2 - self.triplane_crop
-        inside = (points[:, 0].abs() <= limit) & (points[:, 2].abs() <= limit)
-        return torch.where(inside, sigma, EMPTY)
-
-    def _cull(self, sigma: Tensor) -> Tensor:
-        threshold = self.binarize_clouds if self.cull_clouds is None else self.cull_clouds
-        if threshold is None:
-            return sigma
-        thin = 1 - torch.exp(-nn.functional.softplus(sigma - 1)) < threshold
-        solid = sigma if self.binarize_clouds is None else -EMPTY
-        return torch.where(thin, EMPTY, solid)
 
     def _conditioning(self, z: Tensor, label: Tensor | None) -> Tensor:
         """What the mapping is told of the camera, [N, c_dim]."""

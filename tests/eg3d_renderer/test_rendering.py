@@ -118,3 +118,18 @@ def test_density_field_agrees_with_what_is_rendered(generator: EG3D) -> None:
     else:
         weights = generator.torgb.modulate(ws[:, -1])[0, :, :, 0, 0]
         torch.testing.assert_close(colours, features @ weights.T + generator.torgb.bias)
+
+
+@pytest.mark.parametrize("disparity", [False, True])
+def test_depth_stays_within_its_range(spec: dict, disparity: bool) -> None:
+    kwargs = spec["init_kwargs"]
+    rendering = {**kwargs["rendering_kwargs"], "disparity_space_sampling": disparity}
+    generator = er.build_generator(spec["family"], **{**kwargs, "rendering_kwargs": rendering})
+    cam = er.cameras.orbit(2)
+    near, far = generator.depth_range(cam)
+    late = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        ws = generator.mapping(torch.zeros(1, 512))
+        depth = generator.synthesis(ws, cam, 8, jitter=late)["image_depth"]
+    assert near <= float(depth.min()) <= float(depth.max()) <= far
+    assert far < near + 2 * (3.3 - 2.25)
