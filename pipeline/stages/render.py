@@ -35,7 +35,8 @@ def render_shard(folder: RunFolder, column: str, shard: str, device: torch.devic
     run = folder.run
     source = column_source(run, column)
     generator = er.load_generator(source, device)
-    labels = rig_labels(run, generator).to(device)  # [V, 25]
+    base = generator if column == "render" else er.load_generator(run.generator.source)
+    labels = rig_labels(run, base).to(device)  # [V, 25], the same for all columns
     rows = folder.rows(shard)
     provenance = describe_device(device) | {
         "column": column,

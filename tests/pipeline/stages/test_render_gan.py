@@ -16,6 +16,8 @@ from pipeline.shards.reader import Column
 from pipeline.shards.verify import verify_column
 from pipeline.stages.plan import plan_run
 from pipeline.stages.render import render_seed, render_shard, rig_labels
+from tests.eg3d_renderer import oracle
+from tests.eg3d_renderer.checkpoints.official_writer import write_generator
 
 CPU = torch.device("cpu")
 GAN = {
@@ -138,3 +140,25 @@ def test_poisoned_identity_is_a_failed_row(
     folder, column = render_gan()
     assert column.keys == ["train-00000000"]
     assert "non_finite" in count_column(folder.column("render")).summary()
+
+
+def test_style_columns_have_the_base_columns_cameras(
+    open_variant: Callable[..., RunFolder], tmp_path: Path
+) -> None:
+    """An adapted copy that was saved with another radius is seen from where the original is."""
+    spec = oracle.facts("panohead_tiny")
+    state = oracle.state_of(spec)
+    write_generator(tmp_path / "base.pkl", spec, state)
+    spec["init_kwargs"]["rendering_kwargs"]["avg_camera_radius"] = 2.5
+    write_generator(tmp_path / "style.pkl", spec, state)
+    sources = {
+        "generator.source": str(tmp_path / "base.pkl"),
+        "styles": {"other": {"source": str(tmp_path / "style.pkl")}},
+    }
+    folder = open_variant({**GAN, **sources})
+    plan_run(folder)
+    seen = []
+    for column in folder.run.columns:
+        render_shard(folder, column, "train-00000", CPU)
+        seen.append(Column(folder.column(column)).read("train-00000000")["json"]["views"])
+    assert seen[0] == seen[1]
