@@ -1,5 +1,7 @@
 """The verbs around the renderer, as a user calls them."""
 
+import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +75,33 @@ def test_impossible_requests_are_one_line(changes: dict, message: str, tmp_path:
     [line] = done.stderr.splitlines()
     assert line.startswith("diffstyle360: error: ")
     assert message in line
+
+
+class Escape:
+    def __reduce__(self) -> tuple:
+        return os.system, ("touch escaped",)
+
+
+@pytest.mark.parametrize("verb", ["render", "convert", "mesh"])
+def test_hostile_file_does_nothing(verb: str, tmp_path: Path) -> None:
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps({"G_ema": Escape()}))
+    options = {
+        "render": ["--generator", "model.pkl", "--seeds", "1", "--rig", "orbit:2", "--out", "out"],
+        "convert": ["model.pkl", "out"],
+        "mesh": ["--generator", "model.pkl", "--seeds", "1", "--out", "out"],
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", verb, *options[verb]],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert "posix.system, which was refused and not run" in line
+    assert not (tmp_path / "escaped").exists()
+    assert not list((tmp_path / "out").rglob("*.tar")) + list(tmp_path.rglob("*.safetensors"))
 
 
 def test_convert_then_load(tiny_panohead: Path, tmp_path: Path) -> None:
