@@ -115,20 +115,6 @@ class PanoHead(TriPlaneGenerator):
     def mask(self, opacity: Tensor) -> Tensor:
         return opacity * 1.002 - 0.001
 
-    def forward(
-        self,
-        z: Tensor,
-        c: Tensor,
-        truncation_psi: float = 1.0,
-        truncation_cutoff: int | None = None,
-        neural_rendering_resolution: int | None = None,
-        **options: Any,
-    ) -> dict[str, Tensor]:
-        """As in training: the camera is moved by what the latent says of its own misalignment."""
-        ws = self.mapping(z, c, truncation_psi, truncation_cutoff)
-        moved = self.shift_camera(z, c, truncation_psi, truncation_cutoff)
-        return self.synthesis(ws, moved, neural_rendering_resolution, **options)
-
     def shift_camera(
         self,
         z: Tensor,
@@ -136,7 +122,7 @@ class PanoHead(TriPlaneGenerator):
         truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
     ) -> Tensor:
-        """Labels [N, 25] with the translation (entries 3, 7 and 11) that `t_mapping` adds."""
+        """With the translation (entries 3, 7 and 11) that `t_mapping` adds."""
         shift = self.t_mapping(z, self._conditioning(z, c), truncation_psi, truncation_cutoff)
         moved = c.clone()
         moved[:, [3, 7, 11]] += shift

@@ -222,9 +222,20 @@ class TriPlaneGenerator(nn.Module, ABC):
         neural_rendering_resolution: int | None = None,
         **options: Any,
     ) -> dict[str, Tensor]:
-        """z [N, z_dim], c [N, 25]: one view each, conditioned on the camera it is seen from."""
+        """As in training: z [N, z_dim], c [N, 25], one view each, conditioned on its own camera."""
         ws = self.mapping(z, c, truncation_psi, truncation_cutoff)
-        return self.synthesis(ws, c, neural_rendering_resolution, **options)
+        cam = self.shift_camera(z, c, truncation_psi, truncation_cutoff)
+        return self.synthesis(ws, cam, neural_rendering_resolution, **options)
+
+    def shift_camera(
+        self,
+        z: Tensor,
+        c: Tensor,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+    ) -> Tensor:
+        """Labels [N, 25] moved by what the latents say of their own misalignment."""
+        return c
 
     def field(self, planes: Tensor) -> Field:
         """One identity's planes -> a function from points [P, 3] in world units to sigma [P] and

@@ -11,7 +11,7 @@ import click
 from pipeline.bench import bench
 from pipeline.errors import PipelineError
 from pipeline.folders import RunFolder, open_run
-from pipeline.tools import convert, device_option, export, mesh
+from pipeline.tools import convert, device_option, export, mesh, sheet
 
 OUR_PACKAGES = ("manifests", "eg3d_renderer", "stylize", "pipeline")
 
@@ -48,7 +48,7 @@ def cli() -> None:
     """
 
 
-for command in (bench, convert, export, mesh):
+for command in (bench, convert, export, mesh, sheet):
     cli.add_command(command)
 
 

@@ -73,6 +73,23 @@ def mesh(
 
 @click.command()
 @click.argument("column", type=click.Path(path_type=Path))
+@click.argument("picture", type=click.Path(path_type=Path))
+@click.option(
+    "--rows", type=click.IntRange(1, 64), default=8, show_default=True, help="Identities."
+)
+@click.option("--views", type=click.IntRange(1, 64), default=8, show_default=True, help="Of each.")
+def sheet(column: Path, picture: Path, rows: int, views: int) -> None:
+    """Look at a column: some of its identities, each from some of its cameras, as one WebP."""
+    from pipeline.shards.files import write_whole
+    from pipeline.shards.reader import Column
+    from pipeline.stages import pictures
+
+    write_whole(picture, pictures.encode_webp(pictures.column_sheet(Column(column), rows, views)))
+    print(picture)
+
+
+@click.command()
+@click.argument("column", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 def export(column: Path, out: Path) -> None:
     """Write a column's samples as folders of images, each with a NeRF transforms.json."""

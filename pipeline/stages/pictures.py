@@ -7,8 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from pipeline.shards import ShardError
+from pipeline.shards.reader import Column, read_clip
+
 GAP = 2
 PAPER = 255
+SHOWN = 160  # pixels of an image's side, at most
 MILLISECONDS = 90  # a turntable's frame
 
 
@@ -21,6 +25,19 @@ def contact_sheet(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
         for j, image in enumerate(row):
             sheet[i * step : i * step + size, j * step : j * step + size] = enlarge(image, size)
     return sheet
+
+
+def column_sheet(column: Column, rows: int, views: int) -> np.ndarray:
+    """Identities down, views across, both evenly spread over the column.
+
+    Raises ShardError where it has no samples.
+    """
+    if not column.keys:
+        raise ShardError(f"{column.folder}: no samples to show")
+    keys = [column.keys[i] for i in spread(len(column), rows)]
+    count = len(column.read(keys[0], ["json"])["json"]["views"])
+    shown = spread(count, views)
+    return contact_sheet([list(thumbnails(read_clip(column, key, shown))) for key in keys])
 
 
 def strips(columns: Sequence[np.ndarray]) -> np.ndarray:
@@ -36,6 +53,15 @@ def enlarge(image: np.ndarray, size: int) -> np.ndarray:
     if image.shape[:2] == (size, size):
         return image
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
+
+
+def thumbnails(images: np.ndarray) -> np.ndarray:
+    """[V, H, W, 3], made smaller where they are larger than SHOWN; WebP ends at 16383 pixels."""
+    if images.shape[1] <= SHOWN:
+        return images
+    sizes = (SHOWN, SHOWN)
+    small = [Image.fromarray(i).resize(sizes, Image.Resampling.LANCZOS) for i in images]
+    return np.stack([np.asarray(image) for image in small])
 
 
 def spread(count: int, wanted: int) -> list[int]:

@@ -140,12 +140,10 @@ def _turn(folder: RunFolder) -> dict[str, Any]:
 def _sheets(folder: RunFolder) -> list[dict[str, str]]:
     """A contact sheet per column: identities down, views across."""
     sheets = []
-    shown = pictures.spread(folder.run.rig.count, SHEET_VIEWS)
     for name in (*folder.run.columns, *folder.run.stylized_columns):
         column = Column(folder.column(name))
-        keys = [column.keys[i] for i in pictures.spread(len(column), SHEET_ROWS)]
-        if keys:
-            sheet = pictures.contact_sheet([list(read_clip(column, key, shown)) for key in keys])
+        if column.keys:
+            sheet = pictures.column_sheet(column, SHEET_ROWS, SHEET_VIEWS)
             uri = _keep(folder, f"sheet-{name}", pictures.encode_webp(sheet))
             sheets.append({"column": name, "uri": uri})
     return sheets
@@ -170,7 +168,8 @@ def _compare(folder: RunFolder) -> list[dict[str, str]]:
             truth = [blank] * len(views)
             if rendered is not None:
                 truth = list(_views(folder, rendered, key)[views])
-            rows.append([content[0], style_of(key), *truth])
+            [style] = pictures.thumbnails(style_of(key)[None])
+            rows.append([content[0], style, *truth])
             rows.append([blank, blank, *outputs[views]])
         webp = pictures.encode_webp(pictures.contact_sheet(rows))
         uri = _keep(folder, f"compare-{name}", webp)
@@ -179,8 +178,9 @@ def _compare(folder: RunFolder) -> list[dict[str, str]]:
 
 
 def _views(folder: RunFolder, column: str, key: str) -> np.ndarray:
-    """All views of one identity, [V, H, W, 3]."""
-    return read_clip(Column(folder.column(column)), key, range(folder.run.rig.count))
+    """All views of one identity as they are shown, [V, H, W, 3]."""
+    clip = read_clip(Column(folder.column(column)), key, range(folder.run.rig.count))
+    return pictures.thumbnails(clip)
 
 
 def _keep(folder: RunFolder, name: str, webp: bytes) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import manifests
 from manifests import ManifestError, load_run
 
 Write = Callable[..., Path]
@@ -115,3 +116,18 @@ def test_paths_are_taken_from_the_manifests_folder(tmp_path: Path, write_manifes
     run = load_run(write_manifest({"stylize.references.mine": {"image": "mine.png"}}))
     assert run.stylize is not None
     assert run.stylize.references["mine"].image == tmp_path / "mine.png"
+
+
+def test_panohead_example_is_a_run_once_the_checkpoint_is_there(tmp_path: Path) -> None:
+    example = Path(manifests.__file__).parent / "runs" / "panohead.yaml"
+    (tmp_path / "manifests" / "runs").mkdir(parents=True)
+    copy = tmp_path / "manifests" / "runs" / "panohead.yaml"
+    copy.write_bytes(example.read_bytes())
+    with pytest.raises(ManifestError, match=r"generator.source: no such file: .*easy-khair"):
+        load_run(copy)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "easy-khair-180-gpc0.8-trans10-025000.pkl").touch()
+    run = load_run(copy)
+    assert run.count("train") == 10_000
+    assert len(run.shard_names()) == 157 + 4
+    assert Path(run.generator.source).is_absolute()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import trimesh
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from eg3d_renderer import load_generator
 from pipeline.cli import cli
@@ -131,6 +132,16 @@ def test_mesh_without_a_surface_is_refused(tiny_panohead: Path, tmp_path: Path) 
     with pytest.raises(RendererError, match=r"no surface at level 1e\+06; densities reach from"):
         call("mesh", *arguments, "--resolution", 32, "--out", tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_sheet_shows_a_column(tiny_panohead: Path, tmp_path: Path) -> None:
+    arguments = ("--generator", tiny_panohead, "--seeds", "1-3", "--rig", "orbit:4")
+    assert call("render", *arguments, "--out", tmp_path / "heads").exit_code == 0
+    picture = tmp_path / "heads.webp"
+    shown = call("sheet", tmp_path / "heads" / "render", picture, "--rows", 2, "--views", 3)
+    assert shown.exit_code == 0
+    with Image.open(picture) as image:
+        assert image.size == (3 * 128 + 2 * 2, 2 * 128 + 2)
 
 
 def test_export(tmp_path: Path) -> None:
