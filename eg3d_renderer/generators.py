@@ -12,7 +12,7 @@ from torch import Tensor
 from eg3d_renderer.checkpoints import Checkpoint, digest, read_folder, read_official
 from eg3d_renderer.demo.generator import ProceduralHeads
 from eg3d_renderer.demo.styles import STYLES
-from eg3d_renderer.errors import RendererError
+from eg3d_renderer.errors import RendererError, suggest
 from eg3d_renderer.families import FAMILIES
 from eg3d_renderer.mesh import Field
 from eg3d_renderer.triplane import TriPlaneGenerator
@@ -187,6 +187,4 @@ def _procedural(source: str, device: str | torch.device) -> ProceduralHeads:
 def _check_names(given: dict[str, Any], known: list[str], where: str) -> None:
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-            raise RendererError(f"{where}: {name!r} is not known; {hint}")
+            raise RendererError(f"{where}: {name!r} is not known; {suggest(name, known)}")

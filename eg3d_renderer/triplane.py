@@ -296,9 +296,9 @@ class TriPlaneGenerator(nn.Module, ABC):
         for labels in cam.split(batch):
             marched = [self._march(field, c, resolution, jitter, memory) for c in labels.split(1)]
             features, depth, opacity = (
-                torch.stack(t).view(len(labels), -1, resolution, resolution)
+                torch.stack(t).view(len(labels), resolution, resolution, -1).movedim(-1, 1)
                 for t in zip(*marched, strict=True)
-            )
+            )  # [B, 32, h, w], [B, 1, h, w], [B, 1, h, w]
             if background is not None:
                 features = features + (1 - opacity) * background
             raw = self.raw_image(features, ws)
@@ -324,8 +324,7 @@ class TriPlaneGenerator(nn.Module, ABC):
         s = self.settings
         draws = draw_depths(jitter, len(origins), s.samples, s.fine_samples, origins.device)
         rays = together(origins, CPU_RAYS, memory // self._bytes_per_ray())
-        features, depth, opacity = march_view(field, origins, directions, s, draws, rays)
-        return Marched(features.T, depth, opacity)
+        return march_view(field, origins, directions, s, draws, rays)
 
     def _bytes_per_ray(self) -> int:
         samples = self.settings.samples + self.settings.fine_samples

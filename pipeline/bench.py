@@ -24,6 +24,7 @@ from pipeline.errors import PipelineError
 from pipeline.shards import codecs
 from pipeline.shards.verify import verify_shard
 from pipeline.shards.writer import ShardWriter
+from pipeline.tools import device_option
 
 RUNS = 7  # timings of one thing; their median counts
 
@@ -96,7 +97,7 @@ def shards(size: int, json_path: Path | None) -> None:
 @bench.command()
 @click.argument("family", type=click.Choice(["eg3d", "panohead", "spherehead"]))
 @click.option("--small", is_flag=True, help="A 2 M parameter model with images of 128.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@device_option
 @json_option
 def render(family: str, small: bool, device: str, json_path: Path | None) -> None:
     """A generator of the published size (512 px, 48 + 48 samples) with random weights.
@@ -109,6 +110,7 @@ def render(family: str, small: bool, device: str, json_path: Path | None) -> Non
     from eg3d_renderer import cameras, latents
     from eg3d_renderer.marching.depths import draw_depths
     from eg3d_renderer.marching.rays import march_view
+    from eg3d_renderer.triplane import CPU_RAYS, together
     from pipeline.devices import RENDER_THREADS, open_device
 
     where = open_device(device, RENDER_THREADS)
@@ -128,7 +130,7 @@ def render(family: str, small: bool, device: str, json_path: Path | None) -> Non
         field, s = generator.field(planes[0]), generator.settings
         origins, directions = (t[0] for t in cameras.rays(label, size))
         draws = draw_depths(None, len(origins), s.samples, s.fine_samples, where)
-        chunk = 128 if where.type == "cpu" else len(origins)
+        chunk = together(origins, CPU_RAYS, len(origins))
         features = torch.zeros(1, 32, size, size, device=where)
         steps: dict[str, Callable[[], Any]] = {
             "identity: mapping, planes": lambda: generator.planes(ws),

@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from eg3d_renderer.cameras.rigs import suggest
-from eg3d_renderer.errors import RendererError
+from eg3d_renderer.errors import RendererError, suggest
 
 EXAMPLES = {
     "orbit": "orbit:32,elevation=10",

@@ -5,7 +5,6 @@ sphere of `radius` around the origin and look at `pivot`. A rig raises RendererE
 what it cannot make. Only an orbit is a closed circle, whose last view neighbours its first.
 """
 
-import difflib
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from eg3d_renderer.cameras.conventions import numbers, read_json, transforms_labels
 from eg3d_renderer.cameras.poses import FOCAL, RADIUS, intrinsics, label, sample_pose, validate
-from eg3d_renderer.errors import RendererError
+from eg3d_renderer.errors import RendererError, suggest
 
 Range = tuple[float, float]
 Point = tuple[float, float, float]
@@ -181,13 +180,6 @@ def make_rig(kind: str, **fields: Any) -> Tensor:
         if parameter.default is parameter.empty and name not in fields:
             raise RendererError(f"rig {kind}: {name} is missing")
     return RIGS[kind](**fields)
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-    """The end of a complaint about `name`: what was meant, or else all that is known."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
 
 
 def _place(

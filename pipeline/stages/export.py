@@ -9,6 +9,7 @@ import torch
 from eg3d_renderer import cameras
 from pipeline.console import progress
 from pipeline.errors import PipelineError
+from pipeline.shards.codecs import decode
 from pipeline.shards.files import write_whole
 from pipeline.shards.reader import Column
 
@@ -29,7 +30,7 @@ def export_column(column: Path, out: Path) -> int:
             continue
         folder.mkdir(parents=True, exist_ok=True)
         members = opened.read(key, decoded=False)
-        meta = json.loads(members.pop("json"))
+        meta = decode("json", members.pop("json"))
         for name, content in members.items():
             if "/" in name:
                 raise PipelineError(f"{column}: {key}: {name!r} is in a folder; not exported")

@@ -16,10 +16,10 @@ def export_meshes(
     out: Path,
     device: torch.device,
     *,
-    format: str = "glb",
-    resolution: int = 256,
-    level: float = 10.0,
-    psi: float | None = None,
+    format: str,
+    resolution: int,
+    level: float,
+    psi: float | None,
 ) -> Iterator[Path]:
     """Write OUT/seed0017.glb, ... of a generator's seeds; one that is there already is left.
 

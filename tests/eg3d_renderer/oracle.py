@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import eg3d_renderer as er
-from eg3d_renderer.families import EG3D
 from eg3d_renderer.marching.depths import Draws
+from eg3d_renderer.triplane import TriPlaneGenerator
 
 FOLDER = Path(__file__).parents[1] / "data" / "oracle"
 MODELS = ("eg3d_tiny_2x", "eg3d_tiny_8xdc", "panohead_tiny", "spherehead_tiny")
@@ -68,7 +68,7 @@ def state_of(spec: dict[str, Any]) -> dict[str, Tensor]:
     return state
 
 
-def build(spec: dict[str, Any]) -> EG3D:
+def build(spec: dict[str, Any]) -> TriPlaneGenerator:
     """The model of a description, with its weights."""
     generator = er.build_generator(
         spec["family"],

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import eg3d_renderer as er
-from eg3d_renderer.families import EG3D
+from eg3d_renderer.triplane import TriPlaneGenerator
 from tests.eg3d_renderer import oracle
 
 IMAGES = {"rtol": 0, "atol": 1e-4}  # rounding alone moves them by less than 6e-5
@@ -21,7 +21,7 @@ def spec(name: str) -> dict:
 
 
 @pytest.fixture(scope="module")
-def generator(spec: dict) -> EG3D:
+def generator(spec: dict) -> TriPlaneGenerator:
     return oracle.build(spec)
 
 
@@ -30,12 +30,14 @@ def truth(name: str) -> dict[str, torch.Tensor]:
     return oracle.numbers(name)
 
 
-def planes_of(generator: EG3D, truth: dict, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def planes_of(
+    generator: TriPlaneGenerator, truth: dict, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     ws = generator.mapping(truth[f"s{seed}_z"], truth["c_cond"], 0.7, 14)
     return generator.planes(ws), ws
 
 
-def test_latents_and_ws(generator: EG3D, spec: dict, truth: dict) -> None:
+def test_latents_and_ws(generator: TriPlaneGenerator, spec: dict, truth: dict) -> None:
     for seed in spec["seeds"]:
         z = er.latents([seed], generator.z_dim)
         torch.testing.assert_close(z, truth[f"s{seed}_z"], rtol=0, atol=0)
@@ -44,7 +46,7 @@ def test_latents_and_ws(generator: EG3D, spec: dict, truth: dict) -> None:
             torch.testing.assert_close(ws, truth[f"s{seed}_{key}"], **WS)
 
 
-def test_planes(generator: EG3D, spec: dict, truth: dict) -> None:
+def test_planes(generator: TriPlaneGenerator, spec: dict, truth: dict) -> None:
     for seed in spec["seeds"]:
         planes, _ = planes_of(generator, truth, seed)
         mean = planes.mean(dim=(-2, -1)).reshape(-1)
@@ -56,7 +58,7 @@ def test_planes(generator: EG3D, spec: dict, truth: dict) -> None:
 
 
 def test_densities_and_colours_of_points(
-    generator: EG3D, spec: dict, truth: dict, monkeypatch: pytest.MonkeyPatch
+    generator: TriPlaneGenerator, spec: dict, truth: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(generator, "triplane_crop", None)  # upstream crops when it renders
     for seed in spec["seeds"]:
@@ -67,7 +69,7 @@ def test_densities_and_colours_of_points(
 
 
 @pytest.mark.parametrize("mode", ["mid", "zero", "rs"])
-def test_views(generator: EG3D, spec: dict, truth: dict, mode: str) -> None:
+def test_views(generator: TriPlaneGenerator, spec: dict, truth: dict, mode: str) -> None:
     resolution = spec["neural_rendering_resolution"]
     s = generator.settings
     jitter = oracle.draws(mode, resolution**2, s.samples, s.fine_samples)
@@ -95,7 +97,7 @@ def test_views(generator: EG3D, spec: dict, truth: dict, mode: str) -> None:
 
 
 def test_full_forward_conditions_on_the_camera_it_renders(
-    generator: EG3D, truth: dict, spec: dict
+    generator: TriPlaneGenerator, truth: dict, spec: dict
 ) -> None:
     cam = truth["c_views"][:1]
     out = generator(truth["s0_z"], cam, 0.7, 14)

@@ -110,6 +110,29 @@ MEMBERS = {
 }
 
 
+Z_DEPTH = {"start": 0.0, "end": 3.3, "levels": None}
+NEAR = codecs.encode_depth(np.full((4, 4), 3, np.float32), 0.0, 3.3, "npy")
+
+
+@pytest.mark.parametrize(
+    ("member", "data", "stated", "what"),
+    [
+        ("view_00.zdepth.npy", NEAR, Z_DEPTH, None),
+        ("view_00.zdepth.npy", FAR, Z_DEPTH, "z_depth not in [0, 3.3]"),
+        ("view_00.zdepth.npy", NEAR, Z_DEPTH | {"levels": 9}, "the JSON says levels otherwise"),
+        ("json", NEAR, None, "z_depth does not say where it starts and ends"),
+        ("view_00.normal.png", GREY, Z_DEPTH, "no normal"),
+    ],
+)
+def test_z_depth_and_normals_are_looked_at(make_sample, member, data, stated, what):
+    made = make_sample(KEY, 3, edit=lambda meta: stated and meta.update(z_depth=stated))
+    json = made.pop("json")
+    name = member if member != "json" else "view_00.zdepth.npy"
+    faults, _ = check(made | {name: data, "json": json})
+    assert [fault.member for fault in faults] == ([member] if what else [])
+    assert all(what in fault.what for fault in faults)
+
+
 @pytest.mark.parametrize(("member", "what"), MEMBERS)
 def test_members_that_do_not_fit_are_told(make_sample, member, what):
     members = make_sample(KEY, 3, depth="npy" if member.endswith("npy") else "png16")
