@@ -18,7 +18,7 @@ from eg3d_renderer.marching.depths import (
     draw_depths,
     fine_depths,
 )
-from eg3d_renderer.marching.rays import march_view, ray_limits
+from eg3d_renderer.ops.march.reference import march_view, ray_limits
 from tests.eg3d_renderer import oracle
 
 PLANES = {

@@ -1,4 +1,4 @@
-"""Volume rendering with importance sampling, in chunks of rays."""
+"""Volume rendering with importance sampling, in chunks of rays: plain PyTorch, differentiable."""
 
 from collections.abc import Callable
 from typing import NamedTuple
