@@ -23,6 +23,7 @@ class EG3D(TriPlaneGenerator):
 
     family = "eg3d"
     default_axes = sampling.EG3D_AXES
+    sampler = "triplane"
     backbone_resolution = 256
     backbone_channels = 3 * FEATURES
     decoder_activation = "sigmoid"
@@ -53,6 +54,7 @@ class PanoHead(TriPlaneGenerator):
 
     family = "panohead"
     default_axes = sampling.PANOHEAD_AXES
+    sampler = "trigrid"
     triplane_crop = 0.1
 
     def __init__(self, **init_kwargs: Any) -> None:
@@ -133,6 +135,7 @@ class SphereHead(PanoHead):
     """SphereHead (Li et al., 2024): two spherical tri-planes in place of the tri-grid."""
 
     family = "spherehead"
+    sampler = "spherical"
     backbone_channels = 512
 
     def __init__(self, **init_kwargs: Any) -> None:

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from eg3d_renderer.errors import RendererError
-from eg3d_renderer.marching.rays import Settings
+from eg3d_renderer.ops.march.reference import Settings
 
 
 def option(rendering_kwargs: dict[str, Any], name: str, *default: Any) -> Any:

@@ -10,16 +10,18 @@ from torch import Tensor, nn
 from eg3d_renderer import cameras, mesh
 from eg3d_renderer.errors import RendererError
 from eg3d_renderer.marching import density
-from eg3d_renderer.marching.depths import Draws, coarse_depths, draw_depths
+from eg3d_renderer.marching.depths import Draws, coarse_depths
 from eg3d_renderer.marching.planes import Axes, check_axes
-from eg3d_renderer.marching.rays import Field, Marched, march_view
-from eg3d_renderer.networks.decoder import FEATURES, Decoder
+from eg3d_renderer.networks.decoder import Decoder
 from eg3d_renderer.networks.mapping import Mapping
 from eg3d_renderer.networks.superresolution import SuperResolution
 from eg3d_renderer.networks.synthesis import Backbone, Synthesis
+from eg3d_renderer.ops import native
+from eg3d_renderer.ops.march import Limits, prepare
+from eg3d_renderer.ops.march.reference import Field
+from eg3d_renderer.ops.styled_conv import check_precision
 from eg3d_renderer.options import marching_settings, noise_mode, option
-
-CPU_RAYS = 128  # marched together; their features fit the cache
+from eg3d_renderer.views import Identity, render_views, together
 
 
 class TriPlaneGenerator(nn.Module, ABC):
@@ -31,7 +33,9 @@ class TriPlaneGenerator(nn.Module, ABC):
 
     family: str
     default_axes: Axes
+    sampler: str  # how planes are read: one of ops.march.KINDS
     style = "natural"
+    precision = "exact"  # see `set_precision`
     truncation_psi = 0.7  # of the published samples
     digest = ""  # of the checkpoint, where there is one
     triplane_crop: float | None = None  # width of the margin in x and z where nothing is rendered
@@ -136,6 +140,11 @@ class TriPlaneGenerator(nn.Module, ABC):
 
     # What all do
 
+    @property
+    def implementations(self) -> dict[str, str]:
+        """For each op of `eg3d_renderer.ops` that has kernels: "native", or "reference"."""
+        return native.implementations(next(self.parameters()).device)
+
     def mapping(
         self,
         z: Tensor,
@@ -158,6 +167,15 @@ class TriPlaneGenerator(nn.Module, ABC):
             ]
         )
 
+    def set_precision(self, precision: str) -> None:
+        """Compute all in float32 ("exact"), or texels and super-resolution in half ("fast").
+
+        Raises RendererError for another word.
+        """
+        check_precision(precision)
+        self.precision = precision
+        self.superresolution.set_precision(precision)
+
     def planes(self, ws: Tensor) -> Tensor:
         """ws [N, num_ws, w_dim] -> the identities' planes, one row each, channels last in memory.
 
@@ -179,7 +197,7 @@ class TriPlaneGenerator(nn.Module, ABC):
         neural_rendering_resolution: int | None = None,
         *,
         jitter: torch.Generator | Draws | None = None,
-        memory: int = 1 << 30,
+        memory: int | None = None,
     ) -> dict[str, Tensor]:
         """Views of one identity (planes and ws of one row) or of V identities, one camera each.
 
@@ -188,8 +206,9 @@ class TriPlaneGenerator(nn.Module, ABC):
         of PanoHead and SphereHead a thousandth beyond.
         h is `neural_rendering_resolution`, by default the checkpoint's. `jitter` None samples the
         middle of every bin, a torch.Generator draws as the published code does. `memory` bounds
-        the bytes in flight on a GPU, beside weights, planes and results. On a CPU rays and views
-        are taken a fixed few at a time, so that a view's bits depend on nothing but itself.
+        the bytes in flight on a GPU, beside weights, planes and results; None is half of what is
+        free. On a CPU rays and views are taken a fixed few at a time, so that a view's bits depend
+        on nothing but itself.
         """
         if not (len(ws) == len(planes) and len(ws) in (1, len(cam))):
             raise RendererError(
@@ -198,7 +217,14 @@ class TriPlaneGenerator(nn.Module, ABC):
             )
         resolution = neural_rendering_resolution or self.neural_rendering_resolution
         views = [
-            self._render_identity(planes[n], ws[n : n + 1], labels, resolution, jitter, memory)
+            render_views(
+                self,
+                self.prepare(planes[n : n + 1], ws[n : n + 1], resolution),
+                labels,
+                resolution,
+                jitter,
+                memory,
+            )
             for n, labels in enumerate([cam] if len(ws) == 1 else cam.split(1))
         ]
         return {name: torch.cat([view[name] for view in views]) for name in views[0]}
@@ -240,8 +266,9 @@ class TriPlaneGenerator(nn.Module, ABC):
     def field(self, planes: Tensor) -> Field:
         """One identity's planes -> a function from points [P, 3] in world units to sigma [P] and
         colour features [P, 32], as they are rendered: cropped and culled."""
-        planes = self.for_sampling(planes)
+        return self._field(self.for_sampling(planes))
 
+    def _field(self, planes: Tensor) -> Field:
         def look(points: Tensor) -> tuple[Tensor, Tensor]:
             features = self.features(planes, points * (2 / self.settings.box))
             sigma, colour = self.decoder(features)
@@ -254,6 +281,27 @@ class TriPlaneGenerator(nn.Module, ABC):
             return sigma, colour
 
         return look
+
+    def prepare(self, planes: Tensor, ws: Tensor, resolution: int) -> Identity:
+        """What all views of an identity share: planes [1, ...] and ws [1, num_ws, w_dim] ready to
+        be marched at a resolution, the background, the weights of the super-resolution."""
+        sampled = self.for_sampling(planes[0])
+        scene = prepare(
+            self._field(sampled),
+            self.settings,
+            sampled,
+            self.sampler,
+            self.axes,
+            self.decoder,
+            Limits(
+                None if self.triplane_crop is None else self.settings.box / 2 - self.triplane_crop,
+                self.cull_clouds,
+                self.binarize_clouds,
+            ),
+            precision=self.precision,
+        )
+        weights = self.superresolution.prepare(ws)
+        return Identity(scene, ws, weights, self.background(ws, resolution))
 
     def density_field(self, planes: Tensor, ws: Tensor) -> mesh.Field:
         """One identity's planes and ws -> a function from points [P, 3] in world units to sigma [P]
@@ -278,61 +326,6 @@ class TriPlaneGenerator(nn.Module, ABC):
             return max(0.0, float(distance.min()) - reach), float(distance.max()) + reach + beyond
         start, end, late = (cam.new_full([1, 1], value) for value in (s.start, s.end, 1))
         return s.start, float(coarse_depths(start, end, s.samples, late, s.disparity).max())
-
-    def _render_identity(
-        self,
-        planes: Tensor,
-        ws: Tensor,
-        cam: Tensor,
-        resolution: int,
-        jitter: torch.Generator | Draws | None,
-        memory: int,
-    ) -> dict[str, Tensor]:
-        field = self.field(planes)
-        weights = self.superresolution.modulate(ws)
-        background = self.background(ws, resolution)
-        batch = together(ws, 1, memory // self._bytes_per_view())
-        made: dict[str, list[Tensor]] = {}
-        for labels in cam.split(batch):
-            marched = [self._march(field, c, resolution, jitter, memory) for c in labels.split(1)]
-            features, depth, opacity = (
-                torch.stack(t).view(len(labels), resolution, resolution, -1).movedim(-1, 1)
-                for t in zip(*marched, strict=True)
-            )  # [B, 32, h, w], [B, 1, h, w], [B, 1, h, w]
-            if background is not None:
-                features = features + (1 - opacity) * background
-            raw = self.raw_image(features, ws)
-            views = {
-                "image": self.superresolution(raw, features, weights, self.sr_noise_mode),
-                "image_raw": raw,
-                "image_depth": depth,
-                "image_mask": self.mask(opacity),
-            }
-            for name, tensor in views.items():
-                made.setdefault(name, []).append(tensor)
-        return {name: torch.cat(tensors) for name, tensors in made.items()}
-
-    def _march(
-        self,
-        field: Field,
-        label: Tensor,
-        resolution: int,
-        jitter: torch.Generator | Draws | None,
-        memory: int,
-    ) -> Marched:
-        origins, directions = (t[0] for t in cameras.rays(label, resolution))
-        s = self.settings
-        draws = draw_depths(jitter, len(origins), s.samples, s.fine_samples, origins.device)
-        rays = together(origins, CPU_RAYS, memory // self._bytes_per_ray())
-        return march_view(field, origins, directions, s, draws, rays)
-
-    def _bytes_per_ray(self) -> int:
-        samples = self.settings.samples + self.settings.fine_samples
-        return 4 * samples * (self.backbone_channels + 6 * FEATURES)
-
-    def _bytes_per_view(self) -> int:
-        plan = self.superresolution.plan
-        return 4 * 4 * max(plan.channels) * plan.output_resolution**2
 
     def _conditioning(self, z: Tensor, label: Tensor | None) -> Tensor:
         """What the mapping is told of the camera, [N, c_dim]."""
@@ -363,12 +356,3 @@ def _check_latents(z: Tensor, z_dim: int) -> None:
     bad = (~torch.isfinite(z)).any(dim=1).nonzero().view(-1).tolist()
     if bad:
         raise RendererError(f"mapping: non-finite latent in row {bad[0]} of z; draw it again")
-
-
-def together(tensor: Tensor, on_cpu: int, elsewhere: int) -> int:
-    """How many rows to compute at once.
-
-    A CPU gains nothing by more than a few, and its sums are grouped, and so rounded, by how many
-    there are: there the number is fixed, so that a row's bits depend on nothing but itself.
-    """
-    return on_cpu if tensor.is_cpu else max(1, elsewhere)

@@ -75,6 +75,7 @@ class Generator(Section):
 
     source: str  # "procedural", a .pkl or a folder: what `eg3d_renderer.load_generator` takes
     truncation_psi: Annotated[float | None, Field(gt=0, le=1)] = None  # none: the generator's usual
+    precision: Literal["exact", "fast"] = "exact"  # fast: half precision where it hardly shows
 
 
 class Outputs(Section):

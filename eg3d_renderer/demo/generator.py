@@ -52,6 +52,10 @@ class ProceduralHeads:
             torch.empty(7 << 20)
 
     @property
+    def implementations(self) -> dict[str, str]:
+        return {}
+
+    @property
     def camera(self) -> dict[str, Any]:
         return {"radius": cameras.RADIUS, "pivot": (0.0, 0.0, 0.0), "focal": cameras.FOCAL}
 

@@ -38,6 +38,13 @@ class Decoder(nn.Module):
             FullyConnected(64, 1 + FEATURES, lr_multiplier=lr_multiplier),
         )
 
+    def layers(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The weights and biases as they act: [64, 32], [64], [33, 64], [33]."""
+        first, second = self.net[0], self.net[2]
+        assert isinstance(first, FullyConnected)
+        assert isinstance(second, FullyConnected)
+        return *first.scaled(), *second.scaled()
+
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         x = self.net(features)
         return x[..., 0], ACTIVATIONS[self.activation](x[..., 1:])

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from eg3d_renderer.ops.bias_act import bias_act
 from eg3d_renderer.ops.convolution import conv2d_resample, modulate, modulated_conv2d
+from eg3d_renderer.ops.styled_conv import Prepared, prepare, styled_conv
 from eg3d_renderer.ops.upfirdn2d import binomial_filter
 
 
@@ -28,17 +29,21 @@ class FullyConnected(nn.Module):
         self.weight = nn.Parameter(torch.randn(outputs, inputs) / lr_multiplier)
         self.bias = nn.Parameter(torch.full([outputs], bias_init / lr_multiplier))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def scaled(self) -> tuple[Tensor, Tensor]:
+        """Weight [outputs, inputs] and bias [outputs] as they act."""
         scale = self.lr_multiplier / math.sqrt(self.weight.shape[1])
         bias = self.bias if self.lr_multiplier == 1 else self.bias * self.lr_multiplier
-        x = F.linear(x, self.weight * scale, bias)
-        return bias_act(x, act=self.act)
+        return self.weight * scale, bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return bias_act(F.linear(x, *self.scaled()), act=self.act)
 
 
 class SynthesisLayer(nn.Module):
     """A modulated 3x3 convolution with noise, bias and leaky ReLU; `up` 2 doubles the size.
 
-    `modulate` turns w into the weights, `forward` applies them: an identity's are made once.
+    `modulate` turns w into the weights, and `prepare` into weights that many images will go
+    through; `forward` applies them: an identity's are made once.
     """
 
     resample_filter: Tensor
@@ -67,15 +72,16 @@ class SynthesisLayer(nn.Module):
         """w [N, w_dim] -> weights [N, outputs, inputs, 3, 3]."""
         return modulate(self.weight, self.affine(w))
 
-    def forward(self, x: Tensor, weights: Tensor, noise_mode: str = "const") -> Tensor:
+    def prepare(self, w: Tensor, precision: str) -> Prepared:
+        """w [N, w_dim] -> the same weights, ready for the kernels in a precision."""
+        return prepare(self.modulate(w), self.resample_filter, self.up, precision)
+
+    def forward(self, x: Tensor, weights: Tensor | Prepared, noise_mode: str = "const") -> Tensor:
         """x [N, inputs, H, W] -> [N, outputs, H * up, W * up]; noise_mode "const" or "none"."""
-        # an upsampling layer convolves truly, the others correlate: so the weights were trained
-        x = modulated_conv2d(
-            x, weights, self.resample_filter, up=self.up, padding=1, flip_weight=self.up == 1
+        noise = self.noise_const * self.noise_strength if noise_mode == "const" else None
+        return styled_conv(
+            x, weights, self.bias, noise, self.resample_filter, self.up, self.conv_clamp
         )
-        if noise_mode == "const":
-            x = x + (self.noise_const * self.noise_strength).to(x.dtype)
-        return bias_act(x, self.bias, "lrelu", clamp=self.conv_clamp)
 
 
 class ToRGB(nn.Module):
@@ -96,8 +102,8 @@ class ToRGB(nn.Module):
         return modulate(self.weight, styles, demodulate=False)
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        """x [N, inputs, H, W] -> [N, outputs, H, W]."""
-        return bias_act(modulated_conv2d(x, weights), self.bias, clamp=self.conv_clamp)
+        """x [N, inputs, H, W], in any precision -> [N, outputs, H, W] in float32."""
+        return bias_act(modulated_conv2d(x, weights).float(), self.bias, clamp=self.conv_clamp)
 
 
 class PointwiseConv(nn.Module):

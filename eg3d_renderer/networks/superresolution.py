@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from eg3d_renderer.errors import RendererError
 from eg3d_renderer.networks.decoder import FEATURES
 from eg3d_renderer.networks.synthesis import SynthesisBlock
+from eg3d_renderer.ops.styled_conv import Prepared
 from eg3d_renderer.ops.upfirdn2d import binomial_filter
 
 
@@ -82,14 +83,22 @@ class SuperResolution(nn.Module):
             setattr(self, f"block{i}", block)
             inputs = channels
 
-    def modulate(self, ws: Tensor) -> list[list[Tensor]]:
+    def set_precision(self, precision: str) -> None:
+        """That of both blocks, "exact" or "fast"."""
+        self.block0.precision = self.block1.precision = precision
+
+    def prepare(self, ws: Tensor) -> list[list[Tensor | Prepared]]:
         """ws [N, num_ws, w_dim] -> the weights of both blocks; every layer takes the last w."""
-        return [block.modulate(ws[:, -1:].repeat(1, 3, 1)) for block in (self.block0, self.block1)]
+        return [block.prepare(ws[:, -1:].repeat(1, 3, 1)) for block in (self.block0, self.block1)]
 
     def forward(
-        self, rgb: Tensor, x: Tensor, weights: list[list[Tensor]], noise_mode: str = "none"
+        self,
+        rgb: Tensor,
+        x: Tensor,
+        weights: list[list[Tensor | Prepared]],
+        noise_mode: str = "none",
     ) -> Tensor:
-        """rgb [N, 3, h, w], features x [N, 32, h, w], weights of `modulate` -> [N, 3, R, R]."""
+        """rgb [N, 3, h, w], features x [N, 32, h, w], weights of `prepare` -> [N, 3, R, R]."""
         wanted = self.plan.input_resolution
         if x.shape[-1] > wanted and self.plan.enlarge_only:
             raise RendererError(

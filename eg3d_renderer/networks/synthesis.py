@@ -1,17 +1,21 @@
 """The synthesis network: StyleGAN2 with skip connections, from 4x4 up."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from eg3d_renderer.networks.layers import SynthesisLayer, ToRGB
+from eg3d_renderer.ops.styled_conv import Prepared
 from eg3d_renderer.ops.upfirdn2d import binomial_filter, upsample2d
 
 
 class SynthesisBlock(nn.Module):
     """Two modulated convolutions at one resolution (one at the first), added to the skip image.
 
-    `up` False is a block that keeps the size of its input. `fp16` is the precision on CUDA; a CPU
-    computes in float32, as the published code does.
+    `up` False is a block that keeps the size of its input. `precision` "exact" is float32; "fast"
+    allows float16 on CUDA to a block that was trained for it (`fp16`), and bfloat16 products to a
+    CPU that has them.
     """
 
     resample_filter: Tensor
@@ -19,6 +23,7 @@ class SynthesisBlock(nn.Module):
     conv0: SynthesisLayer
     conv1: SynthesisLayer
     torgb: ToRGB
+    precision = "exact"
 
     def __init__(
         self,
@@ -55,19 +60,32 @@ class SynthesisBlock(nn.Module):
         assert ws.shape[1] == len(layers), f"{ws.shape[1]} ws for {len(layers)} layers"
         return [layer.modulate(w) for layer, w in zip(layers, ws.unbind(1), strict=True)]
 
+    def prepare(self, ws: Tensor) -> list[Tensor | Prepared]:
+        """The same weights, ready for the kernels in the block's precision."""
+        *convolutions, image = ws.unbind(1)
+        pairs = zip(self.layers, convolutions, strict=True)
+        return [
+            *(layer.prepare(w, self.precision) for layer, w in pairs),
+            self.torgb.modulate(image),
+        ]
+
     def forward(
-        self, x: Tensor | None, img: Tensor | None, weights: list[Tensor], noise_mode: str = "const"
+        self,
+        x: Tensor | None,
+        img: Tensor | None,
+        weights: Sequence[Tensor | Prepared],
+        noise_mode: str = "const",
     ) -> tuple[Tensor, Tensor]:
         """x [N, inputs, h, w], img [N, img_channels, h, w] -> the same at this resolution."""
         if x is None:
             x = self.const[None].repeat(len(weights[0]), 1, 1, 1)
-        if self.fp16 and x.is_cuda:
+        if self.precision == "fast" and self.fp16 and x.is_cuda:
             x = x.to(torch.float16, memory_format=torch.channels_last)
-        else:
+        elif x.dtype == torch.float16:
             x = x.float()
         for layer, weight in zip(self.layers, weights[:-1], strict=True):
             x = layer(x, weight, noise_mode)
-        rgb = self.torgb(x, weights[-1]).float()
+        rgb = self.torgb(x, weights[-1])
         if img is None:
             return x, rgb
         return x, rgb + (upsample2d(img, self.resample_filter) if self.up else img)

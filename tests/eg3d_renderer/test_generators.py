@@ -195,3 +195,15 @@ def test_non_finite_latent_is_named() -> None:
     z[1, 7] = torch.nan
     with pytest.raises(er.RendererError, match="non-finite latent in row 1"):
         generator.mapping(z)
+
+
+def test_precision_is_that_asked_for(tmp_path: Path) -> None:
+    spec = oracle.facts("panohead_tiny")
+    write_generator(tmp_path / "model.pkl", spec, oracle.state_of(spec))
+    generator = er.load_generator(tmp_path / "model.pkl", precision="fast")
+    assert generator.precision == generator.superresolution.block1.precision == "fast"
+    assert generator.backbone.synthesis.b4.precision == "exact"
+    with pytest.raises(er.RendererError, match="'half' is neither 'exact' nor 'fast'"):
+        er.load_generator(tmp_path / "model.pkl", precision="half")
+    with pytest.raises(er.RendererError, match="procedural heads have no precision 'fast'"):
+        er.load_generator("procedural", precision="fast")

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 import eg3d_renderer as er
-from eg3d_renderer import triplane
 from eg3d_renderer.triplane import TriPlaneGenerator
 from tests.eg3d_renderer import oracle
 
@@ -48,7 +47,9 @@ def test_batches_as_on_a_gpu_give_the_same_views(
     cam = er.cameras.orbit(5, **generator.camera)
     planes, ws = identity(generator)
     by_one = generator.render(planes, ws, cam, 16)
-    monkeypatch.setattr(triplane, "together", lambda tensor, on_cpu, elsewhere: max(1, elsewhere))
+    for module in ("triplane", "views"):
+        name = f"eg3d_renderer.{module}.together"
+        monkeypatch.setattr(name, lambda tensor, on_cpu, elsewhere: max(1, elsewhere))
     for memory in (1 << 30, 40 << 20, 1 << 20):
         batched = generator.render(planes, ws, cam, 16, memory=memory)
         for key, views in by_one.items():

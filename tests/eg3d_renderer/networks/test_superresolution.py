@@ -20,7 +20,7 @@ def inputs(size: int) -> tuple[torch.Tensor, torch.Tensor]:
 def test_modules_are_upstreams(case: dict) -> None:
     module = SuperResolution(case["cls"], case["img_resolution"], sr_num_fp16_res=4)
     oracle.fill_module(module, "superresolution.")
-    weights = module.modulate(TRUTH["ws"])
+    weights = module.prepare(TRUTH["ws"])
     for noise in ("none", "const"):
         image = module(*inputs(case["input_hw"]), weights, noise)
         assert image.shape == (1, 3, case["img_resolution"], case["img_resolution"])
@@ -58,4 +58,4 @@ def test_wrong_size_is_named() -> None:
 def test_features_too_large_for_4x_are_refused() -> None:
     module = SuperResolution("SuperresolutionHybrid4X", 256)
     with pytest.raises(er.RendererError, match="neural_rendering_resolution: 160 is more than"):
-        module(*inputs(160), module.modulate(torch.zeros(1, 1, 512)))
+        module(*inputs(160), module.prepare(torch.zeros(1, 1, 512)))

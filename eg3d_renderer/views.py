@@ -1,0 +1,105 @@
+"""Views of an identity: made once what they share, then each is marched and enlarged."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from eg3d_renderer import cameras
+from eg3d_renderer.marching.depths import Draws, draw_depths
+from eg3d_renderer.networks.decoder import FEATURES
+from eg3d_renderer.ops.march import Scene, march
+from eg3d_renderer.ops.march.reference import Marched
+from eg3d_renderer.ops.styled_conv import Prepared
+
+if TYPE_CHECKING:
+    from eg3d_renderer.triplane import TriPlaneGenerator
+
+CPU_RAYS = 128  # marched together by the reference; their features fit the cache
+
+
+class Identity(NamedTuple):
+    """One identity, ready to be seen from anywhere."""
+
+    scene: Scene
+    ws: Tensor  # [1, num_ws, w_dim]
+    weights: list[list[Tensor | Prepared]]  # of the super-resolution
+    background: Tensor | None  # [1, 32, h, w]
+
+
+def render_views(
+    generator: "TriPlaneGenerator",
+    identity: Identity,
+    cam: Tensor,
+    resolution: int,
+    jitter: torch.Generator | Draws | None,
+    memory: int | None,
+) -> dict[str, Tensor]:
+    """An identity from the cameras [V, 25], a few at a time; see `TriPlaneGenerator.render`."""
+    made: dict[str, list[Tensor]] = {}
+    if memory is None:
+        memory = spare_memory(identity.ws.device)
+    for labels in cam.split(together(identity.ws, 1, memory // bytes_per_view(generator))):
+        rays = together(identity.ws, CPU_RAYS, memory // bytes_per_ray(generator))
+        marched = [
+            march_camera(generator, identity, label, resolution, jitter, rays)
+            for label in labels.split(1)
+        ]
+        features, depth, opacity = (
+            torch.stack(t).view(len(labels), resolution, resolution, -1).movedim(-1, 1)
+            for t in zip(*marched, strict=True)
+        )  # [B, 32, h, w], [B, 1, h, w], [B, 1, h, w]
+        if identity.background is not None:
+            features = features + (1 - opacity) * identity.background
+        raw = generator.raw_image(features, identity.ws)
+        image = generator.superresolution(raw, features, identity.weights, generator.sr_noise_mode)
+        views = {
+            "image": image,
+            "image_raw": raw,
+            "image_depth": depth,
+            "image_mask": generator.mask(opacity),
+        }
+        for name, tensor in views.items():
+            made.setdefault(name, []).append(tensor)
+    return {name: torch.cat(tensors) for name, tensors in made.items()}
+
+
+def march_camera(
+    generator: "TriPlaneGenerator",
+    identity: Identity,
+    label: Tensor,
+    resolution: int,
+    jitter: torch.Generator | Draws | None = None,
+    rays: int = CPU_RAYS,
+) -> Marched:
+    """What the pixels of a camera [1, 25] see, row by row; the reference marches `rays` at once."""
+    origins, directions = (t[0] for t in cameras.rays(label, resolution))
+    s = generator.settings
+    draws = draw_depths(jitter, len(origins), s.samples, s.fine_samples, origins.device)
+    return march(identity.scene, origins, directions, draws, rays)
+
+
+def spare_memory(device: torch.device) -> int:
+    """Half of what is free on a GPU; on a CPU, where batches do not depend on it, 1 GiB."""
+    return torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else 1 << 30
+
+
+def bytes_per_ray(generator: "TriPlaneGenerator") -> int:
+    """What the reference holds while it marches one."""
+    samples = generator.settings.samples + generator.settings.fine_samples
+    return 4 * samples * (generator.backbone_channels + 6 * FEATURES)
+
+
+def bytes_per_view(generator: "TriPlaneGenerator") -> int:
+    """What the super-resolution of one view holds."""
+    plan = generator.superresolution.plan
+    return 4 * 4 * max(plan.channels) * plan.output_resolution**2
+
+
+def together(tensor: Tensor, on_cpu: int, elsewhere: int) -> int:
+    """How many rows to compute at once.
+
+    A CPU gains nothing by more than a few, and its sums are grouped, and so rounded, by how many
+    there are: there the number is fixed, so that a row's bits depend on nothing but itself.
+    """
+    return on_cpu if tensor.is_cpu else max(1, elsewhere)
