@@ -11,7 +11,7 @@ import click
 from pipeline.bench import bench
 from pipeline.errors import PipelineError
 from pipeline.folders import RunFolder, open_run
-from pipeline.tools import convert, device_option, export, mesh, sheet
+from pipeline.tools import convert, device_option, doctor, export, mesh, sheet
 
 OUR_PACKAGES = ("manifests", "eg3d_renderer", "stylize", "pipeline")
 
@@ -48,7 +48,7 @@ def cli() -> None:
     """
 
 
-for command in (bench, convert, export, mesh, sheet):
+for command in (bench, convert, doctor, export, mesh, sheet):
     cli.add_command(command)
 
 
@@ -76,6 +76,10 @@ def takes_request(command: Callable) -> Callable:
             click.option("--seeds", help="Upstream's seeds, such as 0-15 or 3,17,20-29."),
             click.option("--rig", help="orbit:32, grid:7x3, spiral:60, random:64 or FILE.json."),
             click.option("--psi", type=float, help="Truncation; else the generator's usual."),
+            click.option(
+                "--precision", type=click.Choice(["exact", "fast"]),
+                help="fast: half precision where it hardly shows [exact].",
+            ),
             click.option("--resolution", type=int, help="Of the images; else the generator's."),
             click.option(
                 "--neural-resolution", "neural_rendering_resolution", type=int,
@@ -161,7 +165,11 @@ def _open_request(out: Path | None, request: dict[str, Any]) -> RunFolder:
         raise click.UsageError("Missing option '--out'.")
     folder = open_request(
         {
-            "generator": {"source": request["generator"], "truncation_psi": request["psi"]},
+            "generator": {
+                "source": request["generator"],
+                "truncation_psi": request["psi"],
+                "precision": request["precision"],
+            },
             "identities": {request["split"] or "train": request["seeds"]},
             "rig": parse_rig(request["rig"]),
             "outputs": {

@@ -2,8 +2,11 @@
 
 import ctypes
 import importlib.metadata
+import os
 import platform
+from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -50,14 +53,49 @@ def _keep_freed_memory() -> None:
         mallopt(trim_threshold, 2**31 - 1)
 
 
+def encoder_threads(device: torch.device) -> int:
+    """How many threads encode beside the rendering: a GPU is served by the cores that are there."""
+    return max(2, min(8, (os.cpu_count() or 2) // 2)) if device.type == "cuda" else 2
+
+
+def to_host(tensors: dict[str, torch.Tensor]) -> Callable[[], dict[str, torch.Tensor]]:
+    """Start copying tensors to the CPU; the function returned waits for them and gives them.
+
+    From a GPU they go into pinned memory while it computes on; a CPU's are given as they are.
+    """
+    if not any(t.is_cuda for t in tensors.values()):
+        return lambda: tensors
+    copies = {
+        name: torch.empty(t.shape, dtype=t.dtype, pin_memory=True).copy_(t, non_blocking=True)
+        for name, t in tensors.items()
+    }
+    copied = torch.cuda.Event()
+    copied.record()
+
+    def wait() -> dict[str, torch.Tensor]:
+        copied.synchronize()
+        return copies
+
+    return wait
+
+
 def describe_device(device: torch.device) -> dict[str, Any]:
     """What made the bytes, for a shard's record: program, versions, device and threads."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
     return {
         "program": importlib.metadata.version("diffstyle360"),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": device.type,
-        "device_name": name or platform.machine(),
+        "device_name": name,
         "threads": torch.get_num_threads(),
     }
+
+
+def processor_name() -> str:
+    """The processor's model, as far as the system tells it."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,5 +1,6 @@
 """The verbs that need no run: checkpoints, meshes, and columns as other programs want them."""
 
+import sys
 from pathlib import Path
 
 import click
@@ -96,3 +97,29 @@ def export(column: Path, out: Path) -> None:
     from pipeline.stages.export import export_column
 
     print(f"{out}: {export_column(column, out)} identities")
+
+
+@click.command()
+@click.option("--build", "build_first", is_flag=True, help="First compile every kernel.")
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path),
+    help="With --build: a folder for the libraries; eg3d_renderer/ops/native/prebuilt: a wheel's.",
+)
+@device_option
+def doctor(build_first: bool, into: Path | None, device: str) -> None:
+    """Say what this machine computes with, and compare every native op with its reference.
+
+    An op without a kernel runs as plain PyTorch, to the same results but slower. Exit code 1 where
+    a kernel disagrees with its reference, 2 where --build cannot compile one.
+    """
+    from pipeline.devices import RENDER_THREADS, open_device
+    from pipeline.doctor import compile_ops, examine
+
+    where = open_device(device, RENDER_THREADS)
+    if into is not None and not build_first:
+        raise click.UsageError("--into goes with --build")
+    if build_first:
+        compile_ops(into)
+    if not examine(where):
+        sys.exit(1)

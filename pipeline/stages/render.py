@@ -1,6 +1,7 @@
 """Render: the identities of a shard, all around, through the generator of one column."""
 
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from eg3d_renderer import geometry
 from eg3d_renderer.generators import Generator
 from manifests import RunManifest
 from manifests.run import Outputs
-from pipeline.devices import describe_device
+from pipeline.devices import describe_device, encoder_threads, to_host
 from pipeline.errors import PipelineError
 from pipeline.folders import RunFolder
 from pipeline.shards import codecs
@@ -34,7 +35,7 @@ def render_shard(folder: RunFolder, column: str, shard: str, device: torch.devic
     """
     run = folder.run
     source = column_source(run, column)
-    generator = er.load_generator(source, device)
+    generator = er.load_generator(source, device, run.generator.precision)
     base = generator if column == "render" else er.load_generator(run.generator.source)
     labels = rig_labels(run, base).to(device)  # [V, 25], the same for all columns
     rows = folder.rows(shard)
@@ -42,12 +43,15 @@ def render_shard(folder: RunFolder, column: str, shard: str, device: torch.devic
         "column": column,
         "run": run.digest(),
         "generator": {"source": Path(source).name, "digest": generator.digest},
+        "precision": run.generator.precision,
+        "ops": generator.implementations,
         "outputs": run.outputs.model_dump(),
         "rig": run.rig.model_dump(mode="json", exclude={"file"}),
     }
     description = _describe(run, source, generator, labels)
     made = (_render_identity(run, column, generator, labels, description, row) for row in rows)
-    write_samples(folder.column(column), shard, provenance, made, len(rows))
+    encoders = encoder_threads(device)
+    write_samples(folder.column(column), shard, provenance, made, len(rows), encoders)
 
 
 def column_source(run: RunManifest, column: str) -> str:
@@ -160,7 +164,9 @@ def _render_identity(
             reference = render_seed(run, generator, front, row["reference_seed"], instance)
     except FloatingPointError as error:
         return Failure(row, "non_finite", str(error))
-    encode = partial(_encode_views, run, description, labels, row, views, reference)
+    if reference is not None:
+        views["reference"] = reference["image"]
+    encode = partial(_encode_views, run, description, labels.cpu(), row, to_host(views))
     return Made(row, encode, time.perf_counter() - began)
 
 
@@ -169,21 +175,20 @@ def _encode_views(
     description: dict[str, Any],
     labels: torch.Tensor,
     row: dict[str, Any],
-    views: dict[str, torch.Tensor],
-    reference: dict[str, torch.Tensor] | None,
+    wait_for_views: Callable[[], dict[str, torch.Tensor]],
 ) -> dict[str, bytes]:
     """The members of a sample, in their order in the tar."""
-    outputs = run.outputs
+    views, outputs = wait_for_views(), run.outputs
     extension = codecs.EXTENSIONS[outputs.rgb]
-    images = codecs.to_uint8(views["image"].cpu())
+    images = codecs.to_uint8(views["image"])
     distance, mask = views["image_depth"], views["image_mask"]
-    depths = {"depth": (outputs.depth, distance[:, 0].cpu().numpy())}
+    depths = {"depth": (outputs.depth, distance[:, 0].numpy())}
     if outputs.z_depth != "none":
         z = _z_depth(distance, labels, description["z_depth"]["end"])
-        depths["z_depth"] = (outputs.z_depth, z[:, 0].cpu().numpy())
+        depths["z_depth"] = (outputs.z_depth, z[:, 0].numpy())
     normals = None
     if outputs.normals:
-        normals = codecs.to_uint8(geometry.normals(distance, mask, labels).cpu())
+        normals = codecs.to_uint8(geometry.normals(distance, mask, labels))
     members = {}
     for index, image in enumerate(images):
         view = view_name(index)
@@ -198,9 +203,9 @@ def _encode_views(
         if normals is not None:
             members[f"{view}.normal.png"] = codecs.encode_rgb(normals[index], "png")
         if outputs.mask:
-            members[f"{view}.mask.png"] = codecs.encode_mask(mask[index, 0].cpu().numpy())
-    if reference is not None:
-        image = codecs.to_uint8(reference["image"].cpu())[0]
+            members[f"{view}.mask.png"] = codecs.encode_mask(mask[index, 0].numpy())
+    if "reference" in views:
+        image = codecs.to_uint8(views["reference"])[0]
         members[f"reference_00.rgb.{extension}"] = codecs.encode_rgb(image, outputs.rgb)
     names = {name: row[name] for name in ("key", "seed", "split")}
     members["json"] = codecs.encode_json(description | names)

@@ -10,8 +10,6 @@ from pipeline.shards import ShardError
 from pipeline.shards.encoding import encode_ahead
 from pipeline.shards.writer import ShardWriter
 
-ENCODERS = 2  # threads; one encodes faster than a CPU renders
-
 
 @dataclass
 class Made:
@@ -37,10 +35,14 @@ def write_samples(
     provenance: dict[str, Any],
     made: Iterable[Made | Failure],
     total: int,
+    encoders: int,
 ) -> None:
-    """Write the shard of a column from its samples, in the order of the plan."""
+    """Write the shard of a column from its samples, in the order of the plan.
+
+    `encoders` threads encode beside the making; their number changes no byte.
+    """
     with ShardWriter(column, shard, provenance) as writer:
-        encoded = encode_ahead(_encode, made, workers=ENCODERS, ahead=2 * ENCODERS)
+        encoded = encode_ahead(_encode, made, workers=encoders, ahead=2 * encoders)
         for sample, members in progress(encoded, f"{column.name}/{shard}", total):
             names = {name: sample.row[name] for name in ("key", "seed", "split")}
             if isinstance(sample, Failure):

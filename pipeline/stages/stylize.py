@@ -13,7 +13,7 @@ import torch
 import eg3d_renderer as er
 from eg3d_renderer.generators import Generator
 from manifests.run import Stylize
-from pipeline.devices import describe_device
+from pipeline.devices import describe_device, encoder_threads
 from pipeline.errors import PipelineError
 from pipeline.folders import RunFolder
 from pipeline.images import to_model
@@ -51,7 +51,8 @@ def open_stylization(folder: RunFolder, device: torch.device) -> Stylization:
     model = DiffStyle360.from_pretrained(folder.stylizer).to(device).eval()
     hints = None
     if settings.hint == "camera":
-        hints = er.load_generator(folder.run.generator.source, device)
+        generator = folder.run.generator
+        hints = er.load_generator(generator.source, device, generator.precision)
     return Stylization(folder, settings, model, digest, device, hints)
 
 
@@ -73,7 +74,8 @@ def stylize_shard(stylization: Stylization, reference: str, shard: str) -> None:
     style_of = open_reference(folder, reference, [shard])
     rows = folder.rows(shard)
     made = (_stylize_identity(stylization, content, style_of, row) for row in rows)
-    write_samples(folder.column(column), shard, provenance, made, len(rows))
+    encoders = encoder_threads(stylization.device)
+    write_samples(folder.column(column), shard, provenance, made, len(rows), encoders)
 
 
 def _stylize_identity(

@@ -31,14 +31,21 @@ def test_workflow_needs_a_snakefile(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", ["eg3d", "panohead", "spherehead"])
-def test_render_measures_its_steps(family: str, tmp_path: Path) -> None:
-    arguments = ["bench", "render", family, "--small", "--device", "cpu", "--json"]
-    shown = CliRunner().invoke(cli, [*arguments, f"{tmp_path}/a"])
+def test_render_measures_its_stages(family: str, tmp_path: Path) -> None:
+    arguments = ["bench", "render", family, "--small", "--runs", "1", "--threads", "1"]
+    arguments += ["--device", "cpu", "--json", f"{tmp_path}/a"]
+    shown = CliRunner().invoke(cli, arguments)
     assert shown.exit_code == 0, shown.output
     figures = json.loads((tmp_path / "a").read_text())["figures"]
-    parts = figures["view: marching"]["seconds"] + figures["view: super-resolution"]["seconds"]
-    assert 0 < parts < 3 * figures["view"]["seconds"]
-    assert figures["memory"]["MB"] > 0
+    for way in ("reference", "exact", "fast"):
+        parts = [figures[f"view: {part}, {way}"]["s"] for part in ("marching", "super-resolution")]
+        assert 0 < sum(parts) < 5 * figures[f"view, {way}"]["s"]
+        assert figures[f"identity: mapping, planes, {way}"]["% of the best rate"] > 0
+    assert figures["view, reference"]["x reference"] == 1
+    assert figures["image, exact beside reference"]["of the range, at most"] < 1e-4
+    assert figures["image, fast beside reference"]["dB PSNR"] > 45
+    assert figures["shard of 2 x 8 views, exact"]["views/s written"] > 0
+    assert figures["this machine: copy"]["GB/s"] > 0
 
 
 @pytest.mark.parametrize("verb", ["render", "shards", "workflow"])

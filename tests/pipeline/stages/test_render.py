@@ -129,8 +129,8 @@ def poisoned(monkeypatch: pytest.MonkeyPatch, open_variant: Open) -> RunFolder:
     nan, far = (row["seed"] for row in folder.rows("train-00000"))
     load = er.load_generator
 
-    def load_poisoned(source: str, device: Any) -> Any:
-        generator = load(source, device)
+    def load_poisoned(source: str, *settings: Any) -> Any:
+        generator = load(source, *settings)
         render = generator.render
         seeds = {er.latents([seed], generator.z_dim)[0, 0].item(): seed for seed in (nan, far)}
         drawn: list[int | None] = []

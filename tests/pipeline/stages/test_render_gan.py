@@ -9,10 +9,12 @@ import torch
 
 import eg3d_renderer as er
 from eg3d_renderer import geometry
+from eg3d_renderer.ops import native
 from pipeline.counts import count_column
 from pipeline.folders import RunFolder
 from pipeline.shards.codecs import depth_from_levels, to_uint8
-from pipeline.shards.reader import Column
+from pipeline.shards.reader import Column, read_clip
+from pipeline.shards.records import read_commit
 from pipeline.shards.verify import verify_column
 from pipeline.stages.plan import plan_run
 from pipeline.stages.render import render_seed, render_shard, rig_labels
@@ -162,3 +164,28 @@ def test_style_columns_have_the_base_columns_cameras(
         render_shard(folder, column, "train-00000", CPU)
         seen.append(Column(folder.column(column)).read("train-00000000")["json"]["views"])
     assert seen[0] == seen[1]
+
+
+def test_record_says_how_it_was_computed(render_gan: Callable, open_variant: Callable) -> None:
+    folder, _ = render_gan()
+    made = read_commit(folder.column("render") / "train-00000.parquet").provenance
+    assert made["precision"] == "exact"
+    assert made["ops"] == native.implementations(CPU)
+    assert set(made["ops"].values()) <= {"native", "reference"}
+
+
+def test_fast_is_near_exact_and_another_run(
+    open_variant: Callable[..., RunFolder], tiny_panohead: Path
+) -> None:
+    images, names = [], set()
+    for precision in ("exact", "fast"):
+        source = {"source": str(tiny_panohead), "precision": precision}
+        folder = open_variant({"generator": source, **GAN})
+        names.add(folder.path.name)
+        plan_run(folder)
+        render_shard(folder, "render", "train-00000", CPU)
+        column = Column(folder.column("render"))
+        images.append(read_clip(column, "train-00000000", [0, 1, 2]).astype(np.float64))
+    assert len(names) == 2
+    error = np.square(images[0] - images[1]).mean()
+    assert 10 * np.log10(255**2 / max(error, 1e-9)) > 45
