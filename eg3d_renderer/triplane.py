@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from functools import cache
 from typing import Any
 
 import torch
@@ -186,8 +187,11 @@ class TriPlaneGenerator(nn.Module, ABC):
                 f"planes: ws has shape {list(ws.shape)}, expected [N, {self.num_ws}, {self.w_dim}]"
             )
         batches = ws.split(together(ws, 1, len(ws)))
-        planes = torch.cat([self.arrange(self.backbone.synthesis(w, "const")) for w in batches])
-        return planes.movedim(-3, -1).contiguous().movedim(-1, -3)
+        made = [
+            self.arrange(self.backbone.synthesis(w, "const")).movedim(-3, -1).contiguous()
+            for w in batches
+        ]
+        return (made[0] if len(made) == 1 else torch.cat(made)).movedim(-1, -3)
 
     def render(
         self,
@@ -266,11 +270,10 @@ class TriPlaneGenerator(nn.Module, ABC):
     def field(self, planes: Tensor) -> Field:
         """One identity's planes -> a function from points [P, 3] in world units to sigma [P] and
         colour features [P, 32], as they are rendered: cropped and culled."""
-        return self._field(self.for_sampling(planes))
+        sampled = cache(lambda: self.for_sampling(planes))  # no memory until it is looked at
 
-    def _field(self, planes: Tensor) -> Field:
         def look(points: Tensor) -> tuple[Tensor, Tensor]:
-            features = self.features(planes, points * (2 / self.settings.box))
+            features = self.features(sampled(), points * (2 / self.settings.box))
             sigma, colour = self.decoder(features)
             if self.triplane_crop is not None:
                 sigma = density.crop(points, sigma, self.settings.box / 2 - self.triplane_crop)
@@ -285,11 +288,10 @@ class TriPlaneGenerator(nn.Module, ABC):
     def prepare(self, planes: Tensor, ws: Tensor, resolution: int) -> Identity:
         """What all views of an identity share: planes [1, ...] and ws [1, num_ws, w_dim] ready to
         be marched at a resolution, the background, the weights of the super-resolution."""
-        sampled = self.for_sampling(planes[0])
         scene = prepare(
-            self._field(sampled),
+            self.field(planes[0]),
             self.settings,
-            sampled,
+            self.for_sampling(planes[0]),
             self.sampler,
             self.axes,
             self.decoder,

@@ -36,7 +36,8 @@ def render_views(
     memory: int | None,
 ) -> dict[str, Tensor]:
     """An identity from the cameras [V, 25], a few at a time; see `TriPlaneGenerator.render`."""
-    made: dict[str, list[Tensor]] = {}
+    made: dict[str, Tensor] = {}
+    done = 0
     if memory is None:
         memory = spare_memory(identity.ws.device)
     for labels in cam.split(together(identity.ws, 1, memory // bytes_per_view(generator))):
@@ -60,8 +61,11 @@ def render_views(
             "image_mask": generator.mask(opacity),
         }
         for name, tensor in views.items():
-            made.setdefault(name, []).append(tensor)
-    return {name: torch.cat(tensors) for name, tensors in made.items()}
+            if name not in made:
+                made[name] = tensor.new_empty(len(cam), *tensor.shape[1:])
+            made[name][done : done + len(labels)] = tensor
+        done += len(labels)
+    return made
 
 
 def march_camera(

@@ -88,7 +88,7 @@ class SynthesisBlock(nn.Module):
         rgb = self.torgb(x, weights[-1])
         if img is None:
             return x, rgb
-        return x, rgb + (upsample2d(img, self.resample_filter) if self.up else img)
+        return x, rgb.add_(upsample2d(img, self.resample_filter) if self.up else img)
 
 
 class Synthesis(nn.Module):
