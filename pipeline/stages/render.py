@@ -180,7 +180,6 @@ def _encode_views(
     """The members of a sample, in their order in the tar."""
     views, outputs = wait_for_views(), run.outputs
     extension = codecs.EXTENSIONS[outputs.rgb]
-    images = codecs.to_uint8(views["image"])
     distance, mask = views["image_depth"], views["image_mask"]
     depths = {"depth": (outputs.depth, distance[:, 0].numpy())}
     if outputs.z_depth != "none":
@@ -190,8 +189,8 @@ def _encode_views(
     if outputs.normals:
         normals = codecs.to_uint8(geometry.normals(distance, mask, labels))
     members = {}
-    for index, image in enumerate(images):
-        view = view_name(index)
+    for index, pixels in enumerate(views["image"]):
+        view, image = view_name(index), codecs.to_uint8(pixels)
         members[f"{view}.rgb.{extension}"] = codecs.encode_rgb(image, outputs.rgb)
         for name, (format, values) in depths.items():
             if format != "none":

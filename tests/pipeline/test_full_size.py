@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from eg3d_renderer.ops import native
 from pipeline.bench import random_generator
 from pipeline.shards.reader import Column
 from tests.eg3d_renderer.checkpoints.official_writer import write_generator
@@ -15,7 +16,7 @@ GIB = 2**30
 
 
 @pytest.mark.parametrize("family", ["eg3d", "panohead", "spherehead"])
-def test_official_file_of_full_size_within_six_gib(family: str, tmp_path: Path) -> None:
+def test_official_file_of_full_size_within_its_memory(family: str, tmp_path: Path) -> None:
     generator = random_generator(family)
     spec = {
         "init_kwargs": {
@@ -33,7 +34,9 @@ def test_official_file_of_full_size_within_six_gib(family: str, tmp_path: Path) 
     _, status, usage = os.wait4(process.pid, 0)
     assert status == 0, process.stderr.read() if process.stderr else ""
     kilobytes = usage.ru_maxrss / (1024 if sys.platform == "darwin" else 1)
-    assert kilobytes * 1024 < 6 * GIB
+    weights = sum(t.numel() * t.element_size() for t in generator.state_dict().values())
+    most = 1.5 * GIB if native.load("march", "cpu") is None else 6 * GIB
+    assert kilobytes * 1024 < weights + most
     sample = Column(tmp_path / "out" / "render").read("train-00000000")
     assert sample["view_01.rgb.png"].shape == (512, 512, 3)
     assert sample["view_01.depth.png"].shape == (128, 128)
