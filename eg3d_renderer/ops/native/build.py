@@ -63,6 +63,7 @@ def build(op: str, backend: str, isas: tuple[str, ...], cache: Path) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _lock(folder.with_suffix(".lock")):
             if not library.is_file():
+                print(f"diffstyle360: compiling {op} for {backend}, once", file=sys.stderr)
                 _compile(op, recipe, folder)
     except OSError as error:
         raise RendererError(f"{error.filename or folder}: {error.strerror or error}") from None

@@ -20,10 +20,6 @@
 
 #define DEVICE __device__ __forceinline__
 
-// LAUNCH(kernel, grid, block, shared_bytes, stream, arguments...): runs it, or throws and says why.
-// A template with several arguments goes into a pointer first: the comma would end the macro's.
-#define LAUNCH(kernel, ...) gpu::launch(#kernel, kernel, __VA_ARGS__)
-
 namespace gpu {
 
 constexpr int WARP = 32;
@@ -32,7 +28,9 @@ constexpr unsigned ALL = 0xffffffffu;  // lanes
 // On the host
 
 inline void check(cudaError_t status, const std::string& what) {
-  if (status != cudaSuccess) throw std::runtime_error(what + ": " + cudaGetErrorString(status));
+  if (status == cudaSuccess) return;
+  cudaGetLastError();  // else the next launch would find this error, and take it for its own
+  throw std::runtime_error(what + ": " + cudaGetErrorString(status));
 }
 
 inline int attribute(cudaDeviceAttr which) {
@@ -59,11 +57,14 @@ int blocks_at_once(void (*kernel)(Parameters...), int threads, size_t shared) {
   return blocks * attribute(cudaDevAttrMultiProcessorCount);
 }
 
+// Runs a kernel, or throws and says why, of `name`. Waits for nothing: what goes wrong while it runs
+// is told by whatever asks the device next.
 template <typename... Parameters, typename... Arguments>
 void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared,
             [[maybe_unused]] cudaStream_t stream, Arguments... arguments) {
 #ifdef CUDA_SHIM
-  shim::launch(grid, block, shared, [&] { kernel(arguments...); });
+  shim::launch(reinterpret_cast<const void*>(kernel), grid, block, shared,
+               [&] { kernel(arguments...); });
 #else
   kernel<<<grid, block, shared, stream>>>(arguments...);
 #endif

@@ -55,6 +55,9 @@ INLINE Floats ramp() {
   return v;
 }
 
+// first, first + 1, ...
+INLINE Ints numbers(int first) { return __builtin_convertvector(ramp(), Ints) + first; }
+
 // The second where one of them is NaN.
 #ifdef __AVX512F__
 INLINE Floats max(Floats a, Floats b) { return (Floats)_mm512_max_ps((__m512)a, (__m512)b); }
@@ -111,6 +114,83 @@ INLINE Floats pick(Floats a, Floats b, Which) {
     return __builtin_shuffle(a, b, Ints{Which{}(I)...});
 #endif
   }(std::make_integer_sequence<int, LANES>{});
+}
+
+// A vector of the elements at these indices.
+INLINE Floats gather(const float* from, Ints index) {
+#ifdef __AVX512F__
+  return (Floats)_mm512_i32gather_ps((__m512i)index, from, 4);
+#else
+  Floats v;
+  for (int i = 0; i < LANES; ++i) v[i] = from[index[i]];
+  return v;
+#endif
+}
+
+// All lanes with one another, by an operation of two vectors.
+template <typename Vector, typename Operation>
+INLINE auto fold(Vector v, Operation operation) {
+  unroll<__builtin_ctz(LANES)>([&](auto step) INLINED {
+    const auto half = (Floats)v;
+    const auto other = pick(half, half, [](int i) {
+      return i ^ (LANES >> (decltype(step)::value + 1));
+    });
+    v = operation(v, (Vector)other);
+  });
+  return v[0];
+}
+
+// Whether one of the lanes is not 0.
+INLINE bool any(Ints mask) {
+#ifdef __AVX512F__
+  return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask);
+#else
+  return fold(mask, [](auto a, auto b) INLINED { return a | b; });
+#endif
+}
+
+// The sums of LANES vectors, side by side.
+INLINE Floats sums(Floats (&v)[LANES]) {
+  unroll<__builtin_ctz(LANES)>([&](auto level) INLINED {
+    unroll<(LANES >> (level + 1))>([&](auto i) INLINED {  // neighbouring lanes of two are added up
+      const Floats a = v[2 * i], b = v[2 * i + 1];
+      v[i] = pick(a, b, [](int lane) { return 2 * lane; }) +
+             pick(a, b, [](int lane) { return 2 * lane + 1; });
+    });
+  });
+  return v[0];
+}
+
+// `v` moved on by a lane; the first is the last of `before`.
+INLINE Floats after(Floats before, Floats v) {
+  return pick(before, v, [](int i) { return LANES - 1 + i; });
+}
+
+// Of each lane and those before it.
+template <typename Operation>
+INLINE Floats prefixes(Floats v, float neutral, Operation operation) {
+  unroll<__builtin_ctz(LANES)>([&](auto level) INLINED {
+    const Floats moved = pick(all(neutral), v, [](int i) {
+      return LANES - (1 << decltype(level)::value) + i;
+    });
+    v = operation(moved, v);
+  });
+  return v;
+}
+
+INLINE Floats prefix_sums(Floats v) {
+  return prefixes(v, 0, [](Floats a, Floats b) INLINED { return a + b; });
+}
+
+INLINE Floats prefix_products(Floats v) {
+  return prefixes(v, 1, [](Floats a, Floats b) INLINED { return a * b; });
+}
+
+// Asks for `COUNT` elements, which will be read soon.
+template <int COUNT, typename T>
+INLINE void prefetch(const T* from) {
+  constexpr int LINE = 64 / sizeof(T);
+  unroll<(COUNT + LINE - 1) / LINE>([&](auto i) INLINED { __builtin_prefetch(from + i * LINE); });
 }
 
 #ifdef __AVX512BF16__
