@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 from functools import cache
@@ -14,6 +15,8 @@ from eg3d_renderer.errors import RendererError
 
 TORCH = Path(torch.__file__).parent
 STABLE_ABI = "0x020a000000000000"  # of torch 2.10: a library works with that release and later ones
+
+OLDEST_GPU = 75  # that the kernels, and CUDA 13, know
 
 # what a CPU kernel is compiled for; the processor chooses among them at run time
 X86_ISAS = {
@@ -49,12 +52,17 @@ def cpp_compiler() -> Compiler:
 
 
 def cuda_compiler() -> Compiler:
-    """The nvcc of $CUDA_HOME, of the path, or of /usr/local/cuda. Raises RendererError for none."""
+    """The nvcc of $CUDA_HOME, of the path, or of /usr/local/cuda.
+
+    Raises RendererError for none, and for one whose programs this machine's driver cannot run.
+    """
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
     places = [Path(home) / "bin" / "nvcc"] if home else ["nvcc", "/usr/local/cuda/bin/nvcc"]
     for place in places:
         if path := shutil.which(place):
-            return Compiler(path, _version(path, -1))
+            version = _version(path, -1)
+            _check_driver(version)
+            return Compiler(path, version)
     raise RendererError(
         f"CUDA_HOME={home}: it holds no bin/nvcc" if home
         else "no nvcc; install the CUDA toolkit, or set CUDA_HOME to where it is"
@@ -64,30 +72,48 @@ def cuda_compiler() -> Compiler:
 def cuda_architectures() -> list[str]:
     """Flags for $TORCH_CUDA_ARCH_LIST ("8.0 9.0+PTX"), or else for the GPUs of this machine.
 
-    Raises RendererError where neither says anything, or the list is none.
+    Those older than OLDEST_GPU are left out. Raises RendererError where none remains, or the list
+    is none.
     """
     listed = os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(";", " ").split()
     if not listed:
         found = {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
         listed = [f"{major}.{minor}" for major, minor in sorted(found)]
-    if not listed:
-        raise RendererError("no GPU to compile for; name some: TORCH_CUDA_ARCH_LIST='8.0 9.0'")
     flags = []
     for entry in listed:
         version, _, ptx = entry.partition("+")
         number = version.replace(".", "")
         if not number.rstrip("af").isdigit() or ptx not in ("", "PTX"):
             raise RendererError(f"TORCH_CUDA_ARCH_LIST: {entry!r} is not like 8.0 or 9.0+PTX")
+        if int(number.rstrip("af")) < OLDEST_GPU:
+            continue
         flags.append(f"-gencode=arch=compute_{number},code=sm_{number}")
         if ptx:
             flags.append(f"-gencode=arch=compute_{number},code=compute_{number}")
+    if not flags:
+        raise RendererError(
+            "no GPU of compute capability 7.5 or newer to compile for; name some: "
+            "TORCH_CUDA_ARCH_LIST='8.0 9.0'"
+        )
     return flags
 
 
 def cuda_flags(architectures: list[str]) -> list[str]:
     """Those of nvcc for a kernel.cu, which holds its own binding."""
-    host = ["-Xcompiler", "-fPIC", "--expt-relaxed-constexpr", "-DUSE_CUDA"]
+    host = ["-Xcompiler", "-fPIC", "--expt-relaxed-constexpr", "-DUSE_CUDA", "--threads=0"]
     return [*BINDING_FLAGS, "-std=c++20", *host, *architectures]
+
+
+def _check_driver(nvcc: str) -> None:
+    """nvcc's last line is like "Build cuda_13.0.r13.0/compiler.36424714_0"."""
+    release = re.search(r"cuda_(\d+)\.", nvcc)
+    if release and torch.cuda.is_available():
+        driver = torch._C._cuda_getDriverVersion() // 1000  # type: ignore[attr-defined]
+        if int(release[1]) > driver:
+            raise RendererError(
+                f"nvcc is of CUDA {release[1]}, the driver of CUDA {driver}; update the driver, or "
+                "set CUDA_HOME to an older toolkit"
+            )
 
 
 @cache

@@ -57,8 +57,8 @@ int blocks_at_once(void (*kernel)(Parameters...), int threads, size_t shared) {
   return blocks * attribute(cudaDevAttrMultiProcessorCount);
 }
 
-// Runs a kernel, or throws and says why, of `name`. Waits for nothing: what goes wrong while it runs
-// is told by whatever asks the device next.
+// Runs a kernel, or throws and says why, under `name`. Waits for nothing: what goes wrong while it
+// runs is told by whatever asks the device next.
 template <typename... Parameters, typename... Arguments>
 void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared,
             [[maybe_unused]] cudaStream_t stream, Arguments... arguments) {

@@ -119,12 +119,14 @@ auto kernel_for(const Axis& x, const Axis& y) {
 
 template <typename T>
 void run(const Job& job, cudaStream_t stream) {
-  const int64_t across = (job.x.out * job.channels + THREADS - 1) / THREADS;
+  const int64_t row = job.x.out * job.channels, across = (row + THREADS - 1) / THREADS;
   const int64_t blocks = across * ((job.y.out + ROWS - 1) / ROWS) * job.planes;
   if (blocks == 0) return;
-  if (blocks > INT32_MAX) throw std::runtime_error("upfirdn2d: more than 2^31 blocks");
+  if (row > INT32_MAX || blocks > INT32_MAX) {
+    throw std::runtime_error("upfirdn2d: a row, or the blocks, are more than 2^31");
+  }
   const auto kernel = kernel_for<T>(job.x, job.y);
-  LAUNCH(kernel, unsigned(blocks), THREADS, 0, stream, job);
+  gpu::launch("upfirdn2d", kernel, unsigned(blocks), THREADS, 0, stream, job);
 }
 
 }  // namespace

@@ -93,26 +93,8 @@ def render(tmp_path_factory: pytest.TempPathFactory) -> Render:
     ) -> Marched:
         scene, tensors = scene_of(generator, planes, half)
         origins, directions = rays
-        start, end = (t.contiguous() for t in ray_limits(origins, directions, settings))
-        count, one_draw = len(origins), draws.coarse.numel() == 1
-        told = Rays(
-            count,
-            origins.data_ptr(),
-            directions.data_ptr(),
-            start.data_ptr(),
-            end.data_ptr(),
-            int(len(start) > 1),
-            draws.coarse.data_ptr(),
-            0 if one_draw else settings.samples,
-            0 if one_draw else 1,
-            draws.fine.data_ptr(),
-            settings.fine_samples if len(draws.fine) > 1 else 0,
-            settings.samples,
-            settings.fine_samples,
-            settings.disparity,
-            settings.white_back,
-            settings.signed,
-        )
+        limits = ray_limits(origins, directions, settings)
+        told, count = told_of(rays, limits, settings, draws), len(origins)
         results = []
         for descending in (0, 1):
             features = torch.full([count, FEATURES], 777.0)
@@ -126,10 +108,39 @@ def render(tmp_path_factory: pytest.TempPathFactory) -> Render:
         # the order in which threads run must make no difference: none is missing a barrier
         torch.testing.assert_close((features, rest), again, rtol=0, atol=0, equal_nan=True)
         depth, opacity, nearest, farthest = rest
-        del tensors  # the kernels have read them
+        del tensors, limits  # the kernels have read them
         return Marched(features, depth.clamp(nearest.min(), farthest.max()), opacity)
 
+    render.call = call
     return render
+
+
+def told_of(
+    rays: tuple[Tensor, Tensor], limits: tuple[Tensor, Tensor], settings: Settings, draws: Draws
+) -> Rays:
+    """Rays as the kernels are told of them; it points to the tensors, all contiguous."""
+    origins, directions = rays
+    start, end = limits
+    assert all(t.is_contiguous() for t in (*rays, *limits, *draws))
+    one_draw = draws.coarse.numel() == 1
+    return Rays(
+        len(origins),
+        origins.data_ptr(),
+        directions.data_ptr(),
+        start.data_ptr(),
+        end.data_ptr(),
+        int(len(start) > 1),
+        draws.coarse.data_ptr(),
+        0 if one_draw else settings.samples,
+        0 if one_draw else 1,
+        draws.fine.data_ptr(),
+        settings.fine_samples if len(draws.fine) > 1 else 0,
+        settings.samples,
+        settings.fine_samples,
+        settings.disparity,
+        settings.white_back,
+        settings.signed,
+    )
 
 
 def compile_for_cpu(source: Path, target: Path, *flags: str) -> None:
@@ -344,6 +355,30 @@ def test_what_cannot_be_rendered_is_refused(render: Render) -> None:
             compare(render, generator, planes, rays, half=False, **wrong)
 
 
+@HALF
+def test_what_is_not_aligned_or_too_large_is_refused(render: Render, half: bool) -> None:
+    generator, planes = identity_of("eg3d_tiny_2x")
+    scene, tensors = scene_of(generator, planes, half)
+    origins, directions = rays_of(generator, 4)
+    s = generator.settings
+    draws = draw_depths(None, 16, s.samples, s.fine_samples, torch.device("cpu"))
+    told = told_of((origins, directions), ray_limits(origins, directions, s), s, draws)
+    seen = Seen()
+    for change, reason in (
+        ({"texels": scene.texels + 8}, b"multiple of 16 bytes"),
+        ({"height": 1 << 16, "width": 1 << 16}, b"too many texels"),
+        ({"half": not half}, b"half and not premixed, or float and premixed"),
+    ):
+        wrong = Scene.from_buffer_copy(scene)
+        for name, value in change.items():
+            setattr(wrong, name, value)
+        error = render.call(*(ctypes.byref(one) for one in (wrong, told, seen)), 0)
+        assert reason in (error or b"")
+    told.count = 0  # no rays: nothing is launched, and nothing written
+    assert render.call(*(ctypes.byref(one) for one in (scene, told, seen)), 0) is None
+    del tensors
+
+
 # The shim itself
 
 FAULTY = """
@@ -371,7 +406,7 @@ int main() {
                       reverses<true>}) {
     int right = 0;
     try {
-      LAUNCH(kernel, 1, 32, 128, nullptr, &right);
+      gpu::launch("kernel", kernel, 1, 32, 128, nullptr, &right);
       std::printf("%d\\n", right);
     } catch (const std::exception& error) {
       std::puts(error.what());
@@ -393,4 +428,45 @@ def test_the_shim_reports_what_a_gpu_would_not(tmp_path: Path) -> None:
         "written past the shared memory",
         "16",
         "32",
+    ]
+
+
+LAUNCHES = """
+#include "native/cuda.h"
+__global__ void does_nothing(int*) {}
+template <typename Try>
+void tell(Try what) {
+  try {
+    what();
+    std::puts("ran");
+  } catch (const std::exception& error) {
+    std::puts(error.what());
+  }
+}
+int main() {
+  const auto run = [](unsigned grid, int shared) {
+    return [=] { gpu::launch("nothing", does_nothing, grid, 32, shared, nullptr, (int*)0); };
+  };
+  tell(run(0, 0));
+  tell(run(1, 64 << 10));
+  tell([] { gpu::allow_shared(does_nothing, 1 << 20); });
+  tell(run(1, 0));
+  tell([] { gpu::allow_shared(does_nothing, 64 << 10); });
+  tell(run(1, 64 << 10));
+}
+"""
+
+
+def test_a_failure_is_told_once(tmp_path: Path) -> None:
+    source, program = tmp_path / "launches.cu", tmp_path / "launches"
+    source.write_text(LAUNCHES)
+    compile_for_cpu(source, program)
+    done = subprocess.run([program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "nothing: invalid configuration",
+        "nothing: invalid configuration",
+        "1048576 bytes of shared memory: invalid value",
+        "ran",
+        "ran",
+        "ran",
     ]

@@ -229,7 +229,7 @@ def test_unknown_impl_is_refused() -> None:
                 "-gencode=arch=compute_90,code=compute_90",
             ],
         ),
-        ("9.0a", ["-gencode=arch=compute_90a,code=sm_90a"]),
+        ("5.2 7.0 9.0a", ["-gencode=arch=compute_90a,code=sm_90a"]),
     ],
 )
 def test_architectures_are_those_listed(
@@ -243,10 +243,21 @@ def test_architectures_that_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.0 Hopper")
     with pytest.raises(RendererError, match=r"'Hopper' is not like 8\.0 or 9\.0\+PTX"):
         compilers.cuda_architectures()
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "6.1 7.0")
+    with pytest.raises(RendererError, match=r"no GPU of compute capability 7\.5 or newer"):
+        compilers.cuda_architectures()
     monkeypatch.delenv("TORCH_CUDA_ARCH_LIST")
-    if not torch.cuda.is_available():
-        with pytest.raises(RendererError, match="no GPU to compile for"):
-            compilers.cuda_architectures()
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(RendererError, match="name some: TORCH_CUDA_ARCH_LIST"):
+        compilers.cuda_architectures()
+
+
+def test_toolkit_newer_than_the_driver_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch._C, "_cuda_getDriverVersion", lambda: 12040, raising=False)
+    compilers._check_driver("Build cuda_12.8.r12.8/compiler.1_0")
+    with pytest.raises(RendererError, match="nvcc is of CUDA 13, the driver of CUDA 12; update"):
+        compilers._check_driver("Build cuda_13.0.r13.0/compiler.1_0")
 
 
 def test_no_nvcc_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -22,12 +22,14 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #define __global__
 #define __device__
 #define __host__
 #define __forceinline__ inline
+#define __noinline__
 #define __launch_bounds__(...)
 #define __grid_constant__
 #define __align__(n) alignas(n)
@@ -142,18 +144,37 @@ inline int __clz(int x) { return std::countl_zero(unsigned(x)); }
 // The runtime, as far as a launch asks it
 
 using cudaStream_t = void*;
-enum cudaError_t { cudaSuccess, cudaErrorInvalidValue };
+enum cudaError_t { cudaSuccess, cudaErrorInvalidValue, cudaErrorInvalidConfiguration };
 enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount, cudaDevAttrMaxSharedMemoryPerBlockOptin };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
-inline cudaError_t cudaGetLastError() { return cudaSuccess; }
-inline const char* cudaGetErrorString(cudaError_t) { return "invalid value"; }
+
+namespace shim {
+
+constexpr int MOST_SHARED = 99 << 10;  // bytes for a block that asks for them
+
+inline cudaError_t last_error = cudaSuccess;  // until somebody takes it
+inline std::map<const void*, size_t> allowed;  // bytes of shared memory, to kernels that asked
+
+inline cudaError_t returned(cudaError_t status) {
+  if (status != cudaSuccess) last_error = status;
+  return status;
+}
+
+}  // namespace shim
+
+inline cudaError_t cudaGetLastError() { return std::exchange(shim::last_error, cudaSuccess); }
+inline const char* cudaGetErrorString(cudaError_t status) {
+  return status == cudaErrorInvalidValue ? "invalid value" : "invalid configuration";
+}
 inline cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int) {
-  *value = which == cudaDevAttrMultiProcessorCount ? 3 : 99 << 10;
+  *value = which == cudaDevAttrMultiProcessorCount ? 3 : shim::MOST_SHARED;
   return cudaSuccess;
 }
-inline cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int bytes) {
-  return bytes > 99 << 10 ? cudaErrorInvalidValue : cudaSuccess;
+inline cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int bytes) {
+  if (bytes > shim::MOST_SHARED) return shim::returned(cudaErrorInvalidValue);
+  shim::allowed[kernel] = size_t(bytes);
+  return cudaSuccess;
 }
 template <typename Kernel>
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Kernel, int, size_t) {
@@ -336,11 +357,18 @@ inline void run_block() {
   }
 }
 
-inline void launch(dim3 grid, dim3 threads, size_t shared, std::function<void()> body) {
+inline void launch(const void* kernel, dim3 grid, dim3 threads, size_t shared,
+                   std::function<void()> body) {
+  const size_t count = size_t(threads.x) * threads.y * threads.z;
+  const size_t most = allowed.count(kernel) ? allowed[kernel] : 48 << 10;
+  if (grid.x < 1 || grid.y < 1 || grid.z < 1 || count < 1 || count > 1024 || shared > most) {
+    returned(cudaErrorInvalidConfiguration);
+    return;
+  }
   Block state;
   state.body = std::move(body);
   state.shared.resize((shared + GUARD + 15) / 16);
-  state.fibers = std::vector<Fiber>(size_t(threads.x) * threads.y * threads.z);
+  state.fibers = std::vector<Fiber>(count);
   for (size_t i = 0; i < state.fibers.size(); ++i) {
     const unsigned n = unsigned(i);
     state.fibers[i].thread = {n % threads.x, n / threads.x % threads.y, n / threads.x / threads.y};
