@@ -85,7 +85,10 @@ def march_camera(
 
 def spare_memory(device: torch.device) -> int:
     """Half of what is free on a GPU; on a CPU, where batches do not depend on it, 1 GiB."""
-    return torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else 1 << 30
+    if device.type != "cuda":
+        return 1 << 30
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return (torch.cuda.mem_get_info(device)[0] + kept) // 2
 
 
 def bytes_per_ray(generator: "TriPlaneGenerator") -> int:

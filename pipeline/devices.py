@@ -63,17 +63,18 @@ def to_host(tensors: dict[str, torch.Tensor]) -> Callable[[], dict[str, torch.Te
 
     From a GPU they go into pinned memory while it computes on; a CPU's are given as they are.
     """
-    if not any(t.is_cuda for t in tensors.values()):
+    gpus = {t.device for t in tensors.values() if t.is_cuda}
+    if not gpus:
         return lambda: tensors
     copies = {
         name: torch.empty(t.shape, dtype=t.dtype, pin_memory=True).copy_(t, non_blocking=True)
         for name, t in tensors.items()
     }
-    copied = torch.cuda.Event()
-    copied.record()
+    copied = [torch.cuda.current_stream(gpu).record_event() for gpu in gpus]
 
     def wait() -> dict[str, torch.Tensor]:
-        copied.synchronize()
+        for event in copied:
+            event.synchronize()
         return copies
 
     return wait

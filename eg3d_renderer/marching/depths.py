@@ -45,10 +45,12 @@ def box_limits(origins: Tensor, directions: Tensor, box: float) -> tuple[Tensor,
     start = torch.minimum(first, second).amax(dim=-1, keepdim=True)
     end = torch.maximum(first, second).amin(dim=-1, keepdim=True)
     hit = start <= end
-    if not hit.any():
-        return torch.full_like(start, -1), torch.full_like(end, -2)
-    starts = start[hit]
-    return torch.where(hit, start, starts.min()), torch.where(hit, end, starts.max())
+    if not len(hit):
+        return start, end
+    some = hit.any()  # stays where it is: asking for it would make a GPU wait
+    least = torch.where(some, torch.where(hit, start, torch.inf).min(), -1)
+    most = torch.where(some, torch.where(hit, start, -torch.inf).max(), -2)
+    return torch.where(hit, start, least), torch.where(hit, end, most)
 
 
 def coarse_depths(

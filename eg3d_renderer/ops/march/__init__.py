@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from eg3d_renderer.errors import RendererError
 from eg3d_renderer.marching.depths import Draws
 from eg3d_renderer.marching.planes import Axes
 from eg3d_renderer.networks.decoder import FEATURES, Decoder
@@ -127,6 +128,8 @@ def march(scene: Scene, origins: Tensor, directions: Tensor, draws: Draws, chunk
     if scene.texels is None or (torch.is_grad_enabled() and origins.requires_grad):
         return march_view(scene.field, origins, directions, scene.settings, draws, chunk)
     t, s, rays = scene.texels, scene.settings, len(origins)
+    if origins.device != t.values.device:
+        raise RendererError(f"march: rays on {origins.device}, texels on {t.values.device}")
     start, end = ray_limits(origins, directions, s)
     features = origins.new_empty(rays, FEATURES)
     depth, opacity, nearest, farthest = (origins.new_empty(rays) for _ in range(4))
