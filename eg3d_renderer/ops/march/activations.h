@@ -58,7 +58,8 @@ class Curve {
 
 struct Activations {
   Curve tail{[](double x) { return __builtin_log1p(__builtin_exp(-x)); }};
-  Curve rise{[](double x) { return 1 / (1 + __builtin_exp(-x)); }};
+  // from the middle: the other half is its mirror image
+  Curve rise{[](double x) { return 1 / (1 + __builtin_exp(-x)) - 0.5; }};
 
   // To 2e-7, where the other softplus is as precise for small results.
   template <int N>
@@ -69,12 +70,19 @@ struct Activations {
     unroll<N>([&](auto n) INLINED { x[n] = max(all(0), x[n]) + y[n]; });
   }
 
+  // A few at a time, for want of registers.
   template <int N>
   INLINED void sigmoid(Floats (&x)[N]) const {
-    Floats y[N];
-    unroll<N>([&](auto n) INLINED { y[n] = abs(x[n]); });
-    rise(y);
-    unroll<N>([&](auto n) INLINED { x[n] = x[n] < 0 ? 1 - y[n] : y[n]; });
+    constexpr int FEW = N % 6 ? N : 6;
+    unroll<N / FEW>([&](auto part) INLINED {
+      Floats y[FEW];
+      unroll<FEW>([&](auto n) INLINED { y[n] = abs(x[part * FEW + n]); });
+      rise(y);
+      unroll<FEW>([&](auto n) INLINED {
+        Floats& value = x[part * FEW + n];
+        value = 0.5f + (Floats)((Ints)y[n] | ((Ints)value & INT32_MIN));
+      });
+    });
   }
 };
 

@@ -50,13 +50,14 @@ INLINE void plane_taps(const Scene& scene, int plane, int frame, const Point& po
                        Taps& taps) {
   auto along = [&](int k) { return point.at[scene.axis[frame][k]] * scene.sign[frame][k]; };
   const Between x = between(along(0), scene.width), y = between(along(1), scene.height);
-  const Between z = between(along(2), scene.depth);
+  const bool deep = scene.kind == TRIGRID;
+  const Between z = deep ? between(along(2), scene.depth) : Between{};
   for (int j = 0; j < 2; ++j) {
     for (int i = 0; i < 2; ++i) {
       Ints row = plane * scene.height + y.index[j];
       Ints texel = (row * scene.width + x.index[i]) * scene.depth;
       Floats weight = share * y.weight[j] * x.weight[i];
-      if (scene.kind == TRIGRID)
+      if (deep)
         for (int k = 0; k < 2; ++k) taps.add(texel + z.index[k], weight * z.weight[k]);
       else
         taps.add(texel, weight);
