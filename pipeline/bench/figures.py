@@ -44,7 +44,7 @@ def show(figures: dict[str, dict[str, float]], json_path: Path | None, device: s
     machine = f"{device}, {machine}" if device else machine
     print(machine)
     for name, values in figures.items():
-        told = "  ".join(f"{value:10.2f} {unit}" for unit, value in values.items())
-        print(f"  {name:32}{told}")
+        told = "  ".join(f"{value:9.3g} {unit}" for unit, value in values.items())
+        print(f"  {name:42}{told}")
     if json_path:
         json_path.write_text(json.dumps({"machine": machine, "figures": figures}, indent=1) + "\n")

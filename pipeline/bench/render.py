@@ -30,8 +30,8 @@ def render(
     Each stage by the reference (plain PyTorch) and by the kernels, exact and fast, in one run: how
     long it takes, how many times faster that is, and how far images are from the reference's; a
     shard rendered, encoded and written, by one thread as the stage does; and what this machine can
-    do at most. Random densities are
-    fog in which every sample counts, the worst case; solid heads stop rays early.
+    do at most. Random densities are fog in which every sample counts, the worst case; solid heads
+    stop rays early.
     """
     import torch
 
@@ -54,19 +54,23 @@ def render(
                 figures[f"{stage}, {way}"] = _rates(stage, way, seconds, work, ceilings)
         for way in ("exact", "fast"):
             figures[f"image, {way} beside reference"] = _difference(
-                images[way], images["reference"]
+                images[way]["image"], images["reference"]["image"]
             )
+        figures["view: encoded"] = {
+            "s": median_seconds(lambda: _encode(generator, images["exact"]))
+        }
     open_device(device, RENDER_THREADS)
     figures |= _end_to_end(generator, where, small)
     if where.type == "cuda":
         figures["GPU memory, at most"] = {"MB": torch.cuda.max_memory_allocated(where) / 1e6}
-    show(figures, json_path, f"{family} on {where.type}, {threads} threads")
+    ops = ", ".join(f"{op} {impl}" for op, impl in generator.implementations.items())
+    show(figures, json_path, f"{family} on {where.type}, {threads} threads, {ops}")
 
 
 def _time_stages(
     generator: Any, where: Any, impl: str, precision: str, runs: int
 ) -> tuple[Any, dict[str, float]]:
-    """The image of one view, and the seconds of each stage."""
+    """One view, and the seconds of each stage."""
     import torch
 
     from eg3d_renderer.ops import native
@@ -84,9 +88,9 @@ def _time_stages(
     with native.chosen(impl):
         seconds = {name: timed(call) for name, call in _stages(generator, where).items()}
         ws, planes, label = _identity(generator, where)
-        image = generator.render(planes, ws, label)["image"]
+        view = generator.render(planes, ws, label)
     generator.set_precision("exact")
-    return image, seconds
+    return view, seconds
 
 
 def _identity(generator: Any, where: Any) -> tuple[Any, Any, Any]:
@@ -162,6 +166,17 @@ def _difference(image: Any, reference: Any) -> dict[str, float]:
         "dB PSNR": float(20 * torch.log10(extent / difference.square().mean().sqrt())),
         "of the range, at most": float(difference.max() / extent),
     }
+
+
+def _encode(generator: Any, view: dict[str, Any]) -> None:
+    """The members of one view as the shards have them by default: PNG, 16-bit depth, mask."""
+    from pipeline.shards import codecs
+
+    image, depth, mask = (view[f"image{name}"][0].cpu() for name in ("", "_depth", "_mask"))
+    s = generator.settings
+    codecs.encode_rgb(codecs.to_uint8(image), "png")
+    codecs.encode_depth(depth[0].numpy(), s.start, s.end + 1, "png16")
+    codecs.encode_mask(mask[0].clamp(0, 1).numpy())
 
 
 def _end_to_end(generator: Any, where: Any, small: bool) -> dict[str, dict[str, float]]:

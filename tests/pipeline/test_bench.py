@@ -44,6 +44,7 @@ def test_render_measures_its_stages(family: str, tmp_path: Path) -> None:
     assert figures["view, reference"]["x reference"] == 1
     assert figures["image, exact beside reference"]["of the range, at most"] < 1e-4
     assert figures["image, fast beside reference"]["dB PSNR"] > 45
+    assert figures["view: encoded"]["s"] > 0
     assert figures["shard of 2 x 8 views, exact"]["views/s written"] > 0
     assert figures["this machine: copy"]["GB/s"] > 0
 
