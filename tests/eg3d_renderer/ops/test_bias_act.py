@@ -14,7 +14,7 @@ from eg3d_renderer.errors import RendererError
 from eg3d_renderer.ops import native
 from eg3d_renderer.ops.bias_act import ACTIVATIONS, bias_act
 from tests.eg3d_renderer import oracle
-from tests.eg3d_renderer.ops.test_cuda_logic import OPS, compile_for_cpu
+from tests.eg3d_renderer.ops.shim.compiling import OPS, compile_for_cpu
 
 TRUTH = oracle.numbers("ops_bias_act")
 CASES = oracle.facts("ops_bias_act")["cases"]

@@ -5,7 +5,6 @@ how fast the kernels are, and whether the hardware's fragments are laid out as d
 """
 
 import ctypes
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,16 +14,15 @@ import torch
 from torch import Tensor
 
 import eg3d_renderer as er
-from eg3d_renderer import cameras, ops
+from eg3d_renderer import cameras
 from eg3d_renderer.marching.depths import Draws, draw_depths
 from eg3d_renderer.networks.decoder import FEATURES
 from eg3d_renderer.ops.march import ACTIVATIONS, KINDS, Settings
 from eg3d_renderer.ops.march.reference import Marched, march_view, ray_limits
 from eg3d_renderer.triplane import TriPlaneGenerator
 from tests.eg3d_renderer import oracle
+from tests.eg3d_renderer.ops.shim.compiling import OPS, compile_for_cpu
 
-OPS = Path(ops.__file__).parent
-SHIM = Path(__file__).parent / "shim"
 SIDE = 16  # of the views, in pixels
 EXACT = 1e-4  # of the features' range
 # Texels, their blend, hidden units and colours are rounded to halves. What that does depends on how
@@ -141,16 +139,6 @@ def told_of(
         settings.white_back,
         settings.signed,
     )
-
-
-def compile_for_cpu(source: Path, target: Path, *flags: str) -> None:
-    compiler = shutil.which("g++")
-    if compiler is None:
-        pytest.skip("no g++ to compile the kernels with")
-    # jumps between fibers' stacks are what _FORTIFY_SOURCE takes for an attack
-    language = "-x c++ -std=c++20 -O2 -w -fno-strict-aliasing -ffp-contract=off -U_FORTIFY_SOURCE"
-    language = f"{language} -DCUDA_SHIM -I{SHIM} -I{OPS}"
-    subprocess.run([compiler, *language.split(), *flags, source, "-o", target], check=True)
 
 
 def scene_of(

@@ -21,7 +21,7 @@ from eg3d_renderer.ops.upfirdn2d import (
     upsample2d,
 )
 from tests.eg3d_renderer import oracle
-from tests.eg3d_renderer.ops.test_cuda_logic import OPS, compile_for_cpu
+from tests.eg3d_renderer.ops.shim.compiling import OPS, compile_for_cpu
 
 TRUTH = oracle.numbers("ops_upfirdn2d")
 CASES = oracle.facts("ops_upfirdn2d")["cases"]
