@@ -87,6 +87,8 @@ def prepare(
     unless `impl` forbids it, where gradients are wanted or the kernels cannot be had.
     """
     fits = max(settings.samples, settings.fine_samples) <= MOST_SAMPLES
+    if not fits and native.resolve(impl) == "native":
+        raise RendererError(f"march: the kernels take at most {MOST_SAMPLES} samples of a kind")
     tensors = (planes, *decoder.parameters())
     if not native.use("march", impl if fits else "reference", *tensors):
         return Scene(field, settings, None)

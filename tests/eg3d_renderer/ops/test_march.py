@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from eg3d_renderer.errors import RendererError
 from eg3d_renderer.marching import density
 from eg3d_renderer.marching.depths import Draws, draw_depths
 from eg3d_renderer.marching.planes import (
@@ -342,5 +343,7 @@ def test_gradients_of_rays_fall_to_the_reference() -> None:
 @pytest.mark.parametrize("samples", [(MOST_SAMPLES + 1, 4), (4, MOST_SAMPLES + 1)])
 def test_more_samples_than_there_is_room_for_run_on_the_reference(samples: tuple[int, int]) -> None:
     case = Case(samples=samples[0], fine=samples[1], rays=2)
-    assert case.prepared("native").texels is None
-    assert case.marched("native").features.isfinite().all()
+    assert case.prepared("auto").texels is None
+    assert case.marched("auto").features.isfinite().all()
+    with pytest.raises(RendererError, match="at most 256 samples"):
+        case.prepared("native")
