@@ -7,6 +7,7 @@ projections of their own.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,12 +26,14 @@ class References:
     """What the denoiser attends to beside itself; an empty dict joins no tokens at all.
 
     `presence` in [0, 1] weighs the style tokens as a whole, `temperature` > 0 divides their logits.
+    `gated` False leaves b + w.h out: plain concatenation, a baseline.
     """
 
     content: Banks
     style: Banks
     presence: float = 1.0
     temperature: float = 1.0
+    gated: bool = True
 
 
 class BankWriter(AttnProcessor2_0):
@@ -53,19 +56,30 @@ class BankWriter(AttnProcessor2_0):
         return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask)
 
 
-class PromptAttention(AttnProcessor2_0):
-    """Cross-attention to the prompt; it takes the other sites' arguments and leaves them alone."""
+class PromptAttention:
+    """Cross-attention to the prompt [1, T, D], which is the same for all: its keys and values are
+    computed once, and over a single token they are the result. Takes the other sites' arguments
+    and leaves them alone."""
 
     def __call__(
         self,
         attn: Attention,
         hidden_states: torch.Tensor,
-        encoder_hidden_states: torch.Tensor | None = None,
+        encoder_hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         banks: Banks | None = None,
-        references: References | None = None,
+        references: Sequence[References] | None = None,
     ) -> torch.Tensor:
-        return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask)
+        value = attn.to_v(encoder_hidden_states)  # [1, T, C]
+        if value.shape[1] == 1:
+            return project_out(attn, value).expand(*hidden_states.shape[:2], -1)
+        batch = len(hidden_states)
+        out = F.scaled_dot_product_attention(
+            split_heads(attn, attn.to_q(hidden_states)),
+            split_heads(attn, attn.to_k(encoder_hidden_states)).expand(batch, -1, -1, -1),
+            split_heads(attn, value).expand(batch, -1, -1, -1),
+        )
+        return project_out(attn, join_heads(out))
 
 
 class StyleAppearance(nn.Module):
@@ -120,34 +134,102 @@ class StyleFusionAttention(nn.Module):
         hidden_states: torch.Tensor,
         encoder_hidden_states: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
+        references: Sequence[References] | None = None,
+    ) -> torch.Tensor:
+        """[K * B * V, N, C] -> the same: K equal parts of the batch, each with its references.
+
+        Banks [B or 1, M, C] serve all views of their clip, or all clips.
+        """
+        branches = references or [References({}, {})]
+        parts = [
+            tuple(split_heads(attn, x) for x in projected)
+            for projected in zip(
+                *(project(hidden_states).chunk(len(branches)) for project in
+                  (attn.to_q, attn.to_k, attn.to_v)),
+                strict=True,
+            )
+        ]  # fmt: skip
+        gates = self.gate(hidden_states).transpose(1, 2).chunk(len(branches))
+        outs, read, content = [], None, None
+        for part, gate, branch in zip(parts, gates, branches, strict=True):
+            if branch.content is not read:  # branches in a row often share theirs
+                read = branch.content
+                content = project_bank(attn, attn, read[self.site]) if self.site in read else None
+            outs.append(self._attend(attn, part, gate, branch, content))
+        return project_out(attn, join_heads(torch.cat(outs)))
+
+    def _attend(
+        self,
+        attn: Attention,
+        own: tuple[torch.Tensor, ...],
+        gate: torch.Tensor,
+        branch: References,
+        content: tuple[torch.Tensor, torch.Tensor] | None,
+    ) -> torch.Tensor:
+        """One branch: own query, key, value [b, heads, N, d], gate [b, heads, N]; content keys and
+        values [B or 1, heads, M, d]."""
+        query, key, value = own
+        keys, values = [key], [value]
+        if content is not None:
+            keys.append(per_view(content[0], len(query)))
+            values.append(per_view(content[1], len(query)))
+        if not (branch.presence > 0 and self.site in branch.style):
+            return F.scaled_dot_product_attention(query, torch.cat(keys, 2), torch.cat(values, 2))
+        tokens = self.appearance(branch.style[self.site])
+        key, value = project_bank(attn, self, tokens)
+        keys.append(per_view(key / branch.temperature, len(query)))
+        values.append(per_view(value, len(query)))
+        raised = gate if branch.gated else torch.zeros_like(gate)
+        return attend_raised(query, keys, values, raised + math.log(branch.presence))
+
+
+class ReferenceAttention:
+    """Reference injection alone (DiffPortrait360): one softmax over [self; content]."""
+
+    def __init__(self, site: str) -> None:
+        self.site = site
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
         references: References | None = None,
     ) -> torch.Tensor:
-        """[B * V, N, C] -> [B * V, N, C]; banks [B, M, C] serve all V views of their clip."""
-        references = references or References({}, {})
+        query = split_heads(attn, attn.to_q(hidden_states))
+        tokens = hidden_states
+        if references is not None and self.site in references.content:
+            content = per_view(references.content[self.site], len(hidden_states))
+            tokens = torch.cat([hidden_states, content], dim=1)
+        key, value = project_bank(attn, attn, tokens)
+        return project_out(attn, join_heads(F.scaled_dot_product_attention(query, key, value)))
 
-        def heads(x: torch.Tensor) -> torch.Tensor:  # [b, n, C] -> [b, heads, n, d]
-            return x.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
 
-        def per_view(x: torch.Tensor) -> torch.Tensor:  # [B, ...] -> [B * V, ...]
-            return x.repeat_interleave(len(hidden_states) // len(x), dim=0)
+def project_bank(
+    attn: Attention, by: Attention | StyleFusionAttention, tokens: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys and values [B, heads, M, d] of tokens [B, M, C], by the projections of `by`."""
+    return split_heads(attn, by.to_k(tokens)), split_heads(attn, by.to_v(tokens))
 
-        query = heads(attn.to_q(hidden_states))
-        keys = [heads(attn.to_k(hidden_states))]
-        values = [heads(attn.to_v(hidden_states))]
-        if self.site in references.content:
-            content = references.content[self.site]
-            keys.append(per_view(heads(attn.to_k(content))))
-            values.append(per_view(heads(attn.to_v(content))))
-        if references.presence > 0 and self.site in references.style:
-            style = self.appearance(references.style[self.site])
-            keys.append(per_view(heads(self.to_k(style))) / references.temperature)
-            values.append(per_view(heads(self.to_v(style))))
-            raised = self.gate(hidden_states).transpose(1, 2) + math.log(references.presence)
-            out = attend_raised(query, keys, values, raised)
-        else:
-            out = F.scaled_dot_product_attention(query, torch.cat(keys, 2), torch.cat(values, 2))
-        out = out.transpose(1, 2).flatten(2)
-        return attn.to_out[1](attn.to_out[0](out))
+
+def per_view(x: torch.Tensor, batch: int) -> torch.Tensor:
+    """[B, ...] -> [batch, ...], each for as many views in a row."""
+    return x.repeat_interleave(batch // len(x), dim=0)
+
+
+def split_heads(attn: Attention, x: torch.Tensor) -> torch.Tensor:
+    """[b, n, C] -> [b, heads, n, d]."""
+    return x.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+
+
+def join_heads(x: torch.Tensor) -> torch.Tensor:
+    """[b, heads, n, d] -> [b, n, C]."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def project_out(attn: Attention, x: torch.Tensor) -> torch.Tensor:
+    return attn.to_out[1](attn.to_out[0](x))
 
 
 def attend_raised(

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
+STYLE_ENCODERS = ("copy", "lora")
+REFERENCE_TIMESTEPS = ("same", "zero")
+VAE_LATENT_CHANNELS = 4
 
 
 class StylizerError(RuntimeError):
@@ -16,11 +19,17 @@ class StylizerError(RuntimeError):
 class StylizerConfig:
     """Sizes of every part; lists go from the finest level to the coarsest.
 
-    `latent_factor` f: images enter the networks as f x f blocks of pixels, times `latent_scale`.
+    `latent_factor` f, `vae_channels`: images enter the networks as the latents of an autoencoder
+    of these channels, or, where there are none, as f x f blocks of pixels; times `latent_scale`.
     `attention`, `motion`: which levels have attention to the references, and how many temporal
-    transformer layers. `window`: the most views the motion modules see at once. `hint_residual`
-    makes the network predict its departure from the hint's own latents (prediction "sample" only),
-    so that from random weights it starts at the hint.
+    transformer layers. `window`: the most views the motion modules see at once; `positions`: the
+    length of their positional encoding (0: the window's). `prompt_tokens`: of the constant prompt.
+    `style_encoder`: "copy" (weights of its own) or "lora" (the reference net's with updates of rank
+    `lora_rank`). `reference_timestep`: references are read at the current timestep ("same"), or
+    always at 0 ("zero", for a model trained so: they then serve every step). `back_view`: with the
+    networks that draw the back of a head from its front. `hint_residual` makes the network predict
+    its departure from the hint's own latents (prediction "sample" only), so that from random
+    weights it starts at the hint.
     """
 
     image_size: int
@@ -37,19 +46,29 @@ class StylizerConfig:
     prediction: str = "epsilon"
     hint_residual: bool = False
     latent_scale: float = 1.0
+    vae_channels: tuple[int, ...] = ()
+    prompt_tokens: int = 1
+    positions: int = 0
+    style_encoder: str = "copy"
+    lora_rank: int = 0
+    reference_timestep: str = "same"
+    back_view: bool = False
     train_timesteps: int = 1000
     beta_start: float = 0.00085
     beta_end: float = 0.012
 
     def __post_init__(self) -> None:
-        for name in ("channels", "attention", "motion", "hint_channels"):
+        for name in ("channels", "attention", "motion", "hint_channels", "vae_channels"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for problem in self._problems():
             raise StylizerError(f"stylizer config: {problem}")
 
     def _problems(self) -> list[str]:
-        whole = ("image_size", "latent_factor", "layers", "heads", "groups", "cross_attention_dim")
-        sizes = {name: getattr(self, name) for name in (*whole, "window", "train_timesteps")}
+        whole = (
+            "image_size", "latent_factor", "layers", "heads", "groups", "cross_attention_dim",
+            "window", "prompt_tokens", "train_timesteps",
+        )  # fmt: skip
+        sizes = {name: getattr(self, name) for name in whole}
         problems = [
             f"{k}: {v!r} is not a positive integer"
             for k, v in sizes.items()
@@ -71,6 +90,27 @@ class StylizerConfig:
                 f"hint_channels: {len(self.hint_channels)} entries halve the hint "
                 f"{len(self.hint_channels) - 1} times, latent_factor is {self.latent_factor}"
             )
+        if self.vae_channels and 2 ** (len(self.vae_channels) - 1) != self.latent_factor:
+            problems.append(
+                f"vae_channels: {len(self.vae_channels)} entries halve the image "
+                f"{len(self.vae_channels) - 1} times, latent_factor is {self.latent_factor}"
+            )
+        if any(c % self.groups for c in self.vae_channels):
+            problems.append("vae_channels: must be multiples of groups")
+        if self.positions and self.positions < self.window:
+            problems.append(
+                f"positions: the motion modules know {self.positions} places, "
+                f"a window of {self.window} does not fit"
+            )
+        if self.style_encoder not in STYLE_ENCODERS:
+            problems.append(f"style_encoder: {self.style_encoder!r} is not one of {STYLE_ENCODERS}")
+        if (self.style_encoder == "lora") != (self.lora_rank > 0):
+            problems.append("lora_rank: above 0 with style_encoder 'lora', and only then")
+        if self.reference_timestep not in REFERENCE_TIMESTEPS:
+            problems.append(
+                f"reference_timestep: {self.reference_timestep!r} is not one of "
+                f"{REFERENCE_TIMESTEPS}"
+            )
         if self.prediction not in PREDICTIONS:
             problems.append(f"prediction: {self.prediction!r} is not one of {PREDICTIONS}")
         if self.hint_residual and self.prediction != "sample":
@@ -81,7 +121,7 @@ class StylizerConfig:
 
     @property
     def latent_channels(self) -> int:
-        return 3 * self.latent_factor**2
+        return VAE_LATENT_CHANNELS if self.vae_channels else 3 * self.latent_factor**2
 
     @property
     def latent_size(self) -> int:
@@ -145,4 +185,31 @@ def demo() -> StylizerConfig:
         prediction="sample",
         hint_residual=True,
         latent_scale=0.25,
+    )
+
+
+def sd15() -> StylizerConfig:
+    """The published size: Stable Diffusion 1.5 with DiffPortrait360's parts around it, 512 px.
+
+    Windows of 16 views as DiffStyle360 has; AnimateDiff's encoding knows 24 places.
+    """
+    return StylizerConfig(
+        image_size=512,
+        latent_factor=8,
+        channels=(320, 640, 1280, 1280),
+        attention=(True, True, True, False),
+        motion=(1, 1, 1, 1),
+        layers=2,
+        heads=8,
+        groups=32,
+        cross_attention_dim=768,
+        hint_channels=(16, 32, 96, 256),
+        window=16,
+        latent_scale=0.18215,
+        vae_channels=(128, 256, 512, 512),
+        prompt_tokens=77,
+        positions=24,
+        style_encoder="lora",
+        lora_rank=64,
+        back_view=True,
     )

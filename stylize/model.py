@@ -7,68 +7,164 @@
 All parts are diffusers models at the configured size. Clips are [B, V, ...]: B identities, V views.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from diffusers import ControlNetModel, MotionAdapter, UNet2DConditionModel, UNetMotionModel
-from diffusers.models.attention_processor import Attention, AttnProcessor2_0
-from diffusers.utils import logging
+from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import nn
 
-from stylize.attention import (
-    Banks,
-    BankWriter,
-    PromptAttention,
-    References,
-    StyleFusionAttention,
-)
+from stylize import codec
+from stylize.attention import Banks, References
 from stylize.config import StylizerConfig, StylizerError
-from stylize.latents import encode
+from stylize.networks import (
+    add_lora,
+    build_back_denoiser,
+    build_camera_net,
+    build_denoiser,
+    build_reference_net,
+    build_unet,
+    is_update,
+    quiet_diffusers,
+    share_weights,
+)
 from stylize.storage import load_state, replaced_folder
 
 TRAIN = ("all", "style")
+FROZEN = ("vae.", "back_")  # in every kind of training
 
 
 class DiffStyle360(nn.Module):
     """The whole stylizer, its weights drawn from `seed`; `from_pretrained` loads trained ones.
 
-    The prompt is always empty: one constant zero token. The style encoder starts as a copy of the
-    reference net, the style projections as copies of the denoiser's.
+    The prompt is always empty: one constant embedding. The style encoder starts as the reference
+    net, the style projections as the denoiser's.
     """
+
+    prompt: torch.Tensor  # [1, tokens, D]
 
     def __init__(self, config: StylizerConfig, seed: int = 0) -> None:
         super().__init__()
         self.config = config
-        with torch.random.fork_rng(), _quiet_diffusers():
+        with torch.random.fork_rng(), quiet_diffusers():
             torch.manual_seed(seed)
-            unet = UNet2DConditionModel(**_unet_arguments(config))
-            self.camera_net = ControlNetModel.from_unet(
-                unet, conditioning_embedding_out_channels=config.hint_channels
-            )
-            self.denoiser = _build_denoiser(unet, config)
-            self.reference_net = _build_reference_net(config)
-            self.style_encoder = _build_reference_net(config)
-        self.style_encoder.load_state_dict(self.reference_net.state_dict())
+            unet = build_unet(config)
+            self.camera_net = build_camera_net(unet, config)
+            self.denoiser = build_denoiser(unet, config)
+            self.reference_net = build_reference_net(config)
+            self.style_encoder = build_reference_net(config)
+            self.vae = codec.build_vae(config)
+            if config.back_view:
+                self.back_denoiser = build_back_denoiser(config)
+                self.back_reference_net = build_reference_net(config)
+                self.back_camera_net = build_camera_net(unet, config)
+            if config.style_encoder == "lora":
+                add_lora(self.style_encoder, config.lora_rank)
+        tokens = torch.zeros(1, config.prompt_tokens, config.cross_attention_dim)
+        self.register_buffer("prompt", tokens)
+        if config.style_encoder == "lora":
+            share_weights(self.style_encoder, self.reference_net)
+        else:
+            self.style_encoder.load_state_dict(self.reference_net.state_dict())
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the denoiser's own weights, and so of what the networks compute in."""
+        return self.denoiser.conv_in.weight.dtype
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        """Images [N, 3, H, W] in [-1, 1] to latents [N, C, h, w]."""
+        return codec.encode(images, self.config, self.vae)
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents [N, C, h, w] to images [N, 3, H, W], not clamped."""
+        return codec.decode(latents, self.config, self.vae)
 
     def content_banks(
         self, front: torch.Tensor, back: torch.Tensor | None, t: torch.Tensor
     ) -> Banks:
         """Reference states of the content at timestep t [B]: front tokens, then back tokens.
 
-        front, back [B, 3, H, W] in [-1, 1]; one net reads both (dual appearance).
+        front, back: latents [B, C, h, w]; one net reads both (dual appearance).
         """
         if back is None:
-            return self._read(self.reference_net, front, t)
-        both = self._read(self.reference_net, torch.cat([front, back]), torch.cat([t, t]))
+            return self.read(self.reference_net, front, t)
+        both = self.read(self.reference_net, torch.cat([front, back]), torch.cat([t, t]))
         return {site: torch.cat(states.chunk(2), dim=1) for site, states in both.items()}
 
     def style_banks(self, style: torch.Tensor, t: torch.Tensor) -> Banks:
-        """Style states of the reference image [B, 3, H, W] in [-1, 1] at timestep t [B]."""
-        return self._read(self.style_encoder, style, t)
+        """Style states of the reference image's latents [B, C, h, w] at timestep t [B]."""
+        return self.read(self.style_encoder, style, t)
+
+    def read(self, net: UNet2DConditionModel, latents: torch.Tensor, t: torch.Tensor) -> Banks:
+        """The states that a reference net hands over for clean latents [B, C, h, w]."""
+        banks: Banks = {}
+        net(
+            latents.to(self.dtype),
+            self.reference_time(t),
+            encoder_hidden_states=self.prompt,
+            cross_attention_kwargs={"banks": banks},
+        )
+        return banks
+
+    def reference_time(self, t: torch.Tensor) -> torch.Tensor:
+        """The timestep at which references are read while t is denoised."""
+        return t if self.config.reference_timestep == "same" else torch.zeros_like(t)
+
+    def camera_residuals(
+        self, noisy: torch.Tensor, t: torch.Tensor, hint: torch.Tensor
+    ) -> list[torch.Tensor]:
+        """What the camera net adds to the denoiser's skips, the middle's last: [N, c, h, w] each.
+
+        noisy [N, C, h, w], t [N], hint [N, 3, H, W] or as embedded by `embed_hint`.
+        """
+        down, middle = self.camera_net(
+            noisy.to(self.dtype),
+            t,
+            encoder_hidden_states=self.prompt,
+            controlnet_cond=hint.to(self.dtype),
+            return_dict=False,
+        )
+        return [*down, middle]
+
+    def embed_hint(self, hint: torch.Tensor) -> torch.Tensor:
+        """The part of the camera net that no timestep changes: [N, 3, H, W] -> [N, c, h, w]."""
+        return self.camera_net.controlnet_cond_embedding(hint.to(self.dtype))
+
+    def predict(
+        self,
+        noisy: torch.Tensor,
+        t: torch.Tensor,
+        references: References | Sequence[References],
+        residuals: list[torch.Tensor] | None,
+        base: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The prediction [B, V, C, h, w] for noisy latents [B, V, C, h, w] at timesteps t [B].
+
+        With K references the batch is K equal parts, each with its own. residuals: as
+        `camera_residuals` gives them, for B * V views; None: the camera net takes no part. base:
+        the hint's latents [B, V, C, h, w], where the config says `hint_residual`. Raises
+        StylizerError where V exceeds the window.
+        """
+        views = noisy.shape[1]
+        if views > self.config.window:
+            raise StylizerError(f"{views} views in one pass: the window is {self.config.window}")
+        down, middle = (residuals[:-1], residuals[-1]) if residuals else (None, None)
+        prediction = self.denoiser(
+            noisy.to(self.dtype).transpose(1, 2),  # [B, C, V, h, w]
+            t,
+            encoder_hidden_states=self.prompt,
+            cross_attention_kwargs={
+                "references": [references] if isinstance(references, References) else references
+            },
+            down_block_additional_residuals=down,
+            mid_block_additional_residual=middle,
+            return_dict=False,
+        )[0].transpose(1, 2)
+        if base is not None:
+            prediction = base + self.config.latent_scale * prediction
+        return prediction
 
     def denoise(
         self,
@@ -79,38 +175,18 @@ class DiffStyle360(nn.Module):
         *,
         camera: bool = True,
     ) -> torch.Tensor:
-        """The prediction [B, V, C, h, w] for noisy latents [B, V, C, h, w] at timesteps t [B].
+        """`predict` with everything the hint [B, V, 3, H, W] in [-1, 1] gives computed on the way.
 
-        hint [B, V, 3, H, W] in [-1, 1]. The unconditional pass has no references and, by
-        `camera` False, no residuals of the camera net. Raises StylizerError where V exceeds the
-        window.
+        The unconditional pass has no references and, by `camera` False, no residuals.
         """
-        clips, views = noisy.shape[:2]
-        if views > self.config.window:
-            raise StylizerError(f"{views} views in one pass: the window is {self.config.window}")
-        prompt = noisy.new_zeros(clips * views, 1, self.config.cross_attention_dim)
-        down = middle = None
+        views = noisy.shape[1]
+        residuals = base = None
         if camera:
-            down, middle = self.camera_net(
-                noisy.flatten(0, 1),
-                t.repeat_interleave(views),
-                encoder_hidden_states=prompt,
-                controlnet_cond=hint.flatten(0, 1),
-                return_dict=False,
-            )
-        prediction = self.denoiser(
-            noisy.transpose(1, 2),  # [B, C, V, h, w]
-            t,
-            encoder_hidden_states=prompt,
-            cross_attention_kwargs={"references": references},
-            down_block_additional_residuals=down,
-            mid_block_additional_residual=middle,
-            return_dict=False,
-        )[0].transpose(1, 2)
+            times = t.repeat_interleave(views)
+            residuals = self.camera_residuals(noisy.flatten(0, 1), times, hint.flatten(0, 1))
         if self.config.hint_residual:
-            base = encode(hint.flatten(0, 1), self.config).view_as(noisy)
-            prediction = base + self.config.latent_scale * prediction
-        return prediction
+            base = self.encode(hint.flatten(0, 1)).view_as(noisy)
+        return self.predict(noisy, t, references, residuals, base)
 
     def forward(
         self,
@@ -123,126 +199,69 @@ class DiffStyle360(nn.Module):
         *,
         camera: bool = True,
     ) -> torch.Tensor:
-        """`denoise` with the banks computed on the way; an image given as None takes no part."""
+        """`denoise` with the banks of latents computed on the way; None takes no part."""
         content = {} if front is None else self.content_banks(front, back, t)
         styled = {} if style is None else self.style_banks(style, t)
         return self.denoise(noisy, t, hint, References(content, styled), camera=camera)
 
     def trainable_parameters(self, train: str = "all") -> dict[str, nn.Parameter]:
-        """Parameters to train by name: "all", or "style" (style encoder, appearance, projections
-        and gates, for a base that is already trained). Raises StylizerError for anything else."""
+        """Parameters to train by name: "all" (but the autoencoder and the back-view generator), or
+        "style" (style encoder, appearance, projections and gates, for a base that is trained).
+
+        Of an encoder with low-rank updates, these alone. Raises StylizerError for anything else.
+        """
         if train not in TRAIN:
             raise StylizerError(f"train: {train!r} is not one of {TRAIN}")
         return {
             name: parameter
             for name, parameter in self.named_parameters()
-            if train == "all" or name.startswith("style_encoder.") or ".attn1.processor." in name
+            if not name.startswith(FROZEN)
+            and (train == "all" or name.startswith("style_encoder.") or ".attn1.processor." in name)
         }
+
+    def own_state(self) -> dict[str, torch.Tensor]:
+        """The state dict without what the style encoder shares with the reference net."""
+        state = self.state_dict()
+        if self.config.style_encoder == "copy":
+            return state
+        return {
+            name: tensor
+            for name, tensor in state.items()
+            if not name.startswith("style_encoder.") or is_update(name)
+        }
+
+    def load_own_state(self, state: dict[str, torch.Tensor], *, assign: bool = False) -> None:
+        """Load what `own_state` gave; `assign` takes the tensors themselves, without a copy."""
+        self.load_state_dict(state, strict=False, assign=assign)
+        if self.config.style_encoder == "lora":
+            share_weights(self.style_encoder, self.reference_net)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors; the folder appears or is replaced whole."""
         with replaced_folder(Path(folder)) as partial:
             (partial / "config.json").write_text(self.config.to_json())
-            save_file(self.state_dict(), partial / "model.safetensors")
+            save_file(self.own_state(), partial / "model.safetensors")
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> "DiffStyle360":
-        """Read what `save_pretrained` wrote. Raises StylizerError where anything is off."""
+    def empty(cls, config: StylizerConfig) -> "DiffStyle360":
+        """The stylizer on the meta device, without memory: for `load_own_state(assign=True)`."""
+        with torch.device("meta"):
+            return cls(config)
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, dtype: torch.dtype | None = None
+    ) -> "DiffStyle360":
+        """Read what `save_pretrained` wrote, as it was stored or in another dtype.
+
+        Raises StylizerError where anything is off.
+        """
         folder = Path(folder)
         try:
             config = StylizerConfig.from_json((folder / "config.json").read_text())
         except OSError as error:
             raise StylizerError(f"{folder / 'config.json'}: {error.strerror}") from None
-        model = cls(config)
-        model.load_state_dict(load_state(folder / "model.safetensors", model.state_dict()))
-        return model
-
-    def _read(self, net: UNet2DConditionModel, images: torch.Tensor, t: torch.Tensor) -> Banks:
-        banks: Banks = {}
-        prompt = images.new_zeros(len(images), 1, self.config.cross_attention_dim)
-        latents = encode(images, self.config)
-        net(latents, t, encoder_hidden_states=prompt, cross_attention_kwargs={"banks": banks})
-        return banks
-
-
-class PerFrameGroupNorm(nn.GroupNorm):
-    """GroupNorm over [B, C, V, h, w] with each view's own statistics, as DiffPortrait360 has it
-    (diffusers' motion modules pool them over the clip). Same weights, same names."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        clips, _, views = x.shape[:3]
-        frames = super().forward(x.transpose(1, 2).flatten(0, 1))
-        return frames.unflatten(0, (clips, views)).transpose(1, 2)
-
-
-def _unet_arguments(config: StylizerConfig) -> dict[str, Any]:
-    down = ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in config.attention]
-    up = ["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(config.attention)]
-    return {
-        "sample_size": config.latent_size,
-        "in_channels": config.latent_channels,
-        "out_channels": config.latent_channels,
-        "down_block_types": down,
-        "up_block_types": up,
-        "block_out_channels": config.channels,
-        "layers_per_block": config.layers,
-        "attention_head_dim": config.heads,  # the number of heads, by diffusers' old name
-        "norm_num_groups": config.groups,
-        "cross_attention_dim": config.cross_attention_dim,
-    }
-
-
-def _build_denoiser(unet: UNet2DConditionModel, config: StylizerConfig) -> UNetMotionModel:
-    adapter = MotionAdapter(
-        block_out_channels=config.channels,
-        motion_layers_per_block=config.layers,
-        motion_transformer_layers_per_block=config.motion,
-        motion_num_attention_heads=config.heads,
-        motion_norm_num_groups=config.groups,
-        motion_max_seq_length=config.window,
-        use_motion_mid_block=False,
-    )
-    denoiser = UNetMotionModel.from_unet2d(unet, adapter)
-    for name, module in denoiser.named_modules():
-        if ".motion_modules." in name and isinstance(module, nn.GroupNorm):
-            module.__class__ = PerFrameGroupNorm
-        if ".motion_modules." in name and name.endswith(".proj_out"):
-            nn.init.zeros_(module.weight)  # AnimateDiff: motion starts as the identity
-            nn.init.zeros_(module.bias)
-    for name, attn in _attentions(denoiser).items():
-        spatial = ".motion_modules." not in name
-        if spatial and name.endswith(".attn1"):
-            attn.set_processor(StyleFusionAttention(name, attn))
-        elif spatial:
-            attn.set_processor(PromptAttention())
-        else:
-            attn.set_processor(AttnProcessor2_0())
-    if config.hint_residual:
-        nn.init.zeros_(denoiser.conv_out.weight)
-        nn.init.zeros_(denoiser.conv_out.bias)
-    return denoiser
-
-
-def _build_reference_net(config: StylizerConfig) -> UNet2DConditionModel:
-    """A UNet that is only read from: it has no output head."""
-    net = UNet2DConditionModel(**_unet_arguments(config))
-    net.conv_norm_out = None
-    net.conv_out = nn.Identity()
-    for name, attn in _attentions(net).items():
-        attn.set_processor(BankWriter(name) if name.endswith(".attn1") else PromptAttention())
-    return net
-
-
-@contextmanager
-def _quiet_diffusers() -> Iterator[None]:
-    """Without the warning on data types that converting an unet to a motion unet always prints."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-
-
-def _attentions(net: nn.Module) -> dict[str, Attention]:
-    return {name: module for name, module in net.named_modules() if isinstance(module, Attention)}
+        model = cls.empty(config)
+        state = load_state(folder / "model.safetensors", model.own_state())
+        model.load_own_state(state, assign=True)
+        return model if dtype is None else model.to(dtype)

@@ -24,7 +24,7 @@ def make_attention(channels: int = 16, heads: int = 2) -> Attention:
 
 def run(attn: Attention, hidden: torch.Tensor, **references) -> torch.Tensor:
     with torch.no_grad():
-        return attn(hidden, references=References(**references))
+        return attn(hidden, references=[References(**references)])
 
 
 def branch(query, key, value):
@@ -84,6 +84,31 @@ def test_the_processor_restates_the_paper(presence, temperature):
         pi = (l_s - l_c + math.log(presence) + gate).sigmoid().unsqueeze(-1)
         mixed = ((1 - pi) * a_c + pi * a_s).transpose(1, 2).flatten(2)
         expected = attn.to_out[0](mixed)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("gated", [True, False])
+def test_without_a_gate_it_is_one_softmax_over_all_tokens(gated):
+    """b = w = 0, or a gate left out, at lambda = T = 1."""
+    attn = make_attention()
+    fusion = attn.processor
+    if gated:
+        torch.nn.init.zeros_(fusion.gate.weight)
+        torch.nn.init.zeros_(fusion.gate.bias)
+    hidden, content, style = torch.randn(2, 5, 16), torch.randn(2, 6, 16), torch.randn(2, 4, 16)
+    got = run(attn, hidden, content={SITE: content}, style={SITE: style}, gated=gated)
+
+    def heads(x):
+        return x.unflatten(-1, (2, 8)).transpose(1, 2)
+
+    with torch.no_grad():
+        styled = fusion.appearance(style)
+        keys = [attn.to_k(hidden), attn.to_k(content), fusion.to_k(styled)]
+        values = [attn.to_v(hidden), attn.to_v(content), fusion.to_v(styled)]
+        joined, _ = branch(
+            heads(attn.to_q(hidden)), heads(torch.cat(keys, 1)), heads(torch.cat(values, 1))
+        )
+        expected = attn.to_out[0](joined.transpose(1, 2).flatten(2))
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
 
 

@@ -3,11 +3,12 @@ import json
 
 import pytest
 
-from stylize.config import StylizerConfig, StylizerError, demo
+from stylize.config import StylizerConfig, StylizerError, demo, sd15
 
 
-def test_json_round_trip():
-    assert StylizerConfig.from_json(demo().to_json()) == demo()
+@pytest.mark.parametrize("preset", [demo, sd15])
+def test_json_round_trip(preset):
+    assert StylizerConfig.from_json(preset().to_json()) == preset()
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,14 @@ def test_json_round_trip():
         ({"prediction": "x0"}, "prediction"),
         ({"prediction": "epsilon"}, "hint_residual"),
         ({"beta_start": 0.5}, "beta_start"),
+        ({"vae_channels": (32, 32)}, "vae_channels"),
+        ({"vae_channels": (32, 32, 32, 30)}, "vae_channels"),
+        ({"prompt_tokens": 0}, "prompt_tokens"),
+        ({"positions": 4}, "positions"),
+        ({"style_encoder": "full"}, "style_encoder"),
+        ({"style_encoder": "lora"}, "lora_rank"),
+        ({"lora_rank": 4}, "lora_rank"),
+        ({"reference_timestep": "first"}, "reference_timestep"),
     ],
 )
 def test_impossible_values_are_named(change, named):

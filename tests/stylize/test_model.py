@@ -5,16 +5,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stylize.attention import References
-from stylize.config import StylizerError
-from stylize.model import DiffStyle360, PerFrameGroupNorm
+from stylize.config import StylizerError, sd15
+from stylize.model import DiffStyle360
+from stylize.networks import PerFrameGroupNorm
 
 
 def run(model, triplets, style=True, camera=True, **dials):
     noisy = torch.randn(2, 3, 12, 8, 8, generator=torch.Generator().manual_seed(5))
     t = torch.tensor([10, 700])
     with torch.no_grad():
-        content = model.content_banks(triplets.front, triplets.back, t)
-        banks = model.style_banks(triplets.style, t) if style else {}
+        front, back, image = map(model.encode, (triplets.front, triplets.back, triplets.style))
+        content = model.content_banks(front, back, t)
+        banks = model.style_banks(image, t) if style else {}
         references = References(content, banks, **dials)
         return model.denoise(noisy, t, triplets.hint, references, camera=camera)
 
@@ -35,6 +37,30 @@ def test_presence_zero_is_the_base_model_bit_for_bit(model, triplets):
         assert torch.equal(run(model, changed, presence=0.0, temperature=0.7), base)
 
 
+def test_the_order_of_reference_tokens_does_not_matter(model, triplets):
+    t = torch.tensor([10, 700])
+    generator = torch.Generator().manual_seed(0)
+    noisy = torch.randn(2, 3, 12, 8, 8, generator=generator)
+
+    def shuffled(banks):
+        return {
+            site: tokens[:, torch.randperm(tokens.shape[1], generator=generator)]
+            for site, tokens in banks.items()
+        }
+
+    with torch.no_grad():
+        front, back = model.encode(triplets.front), model.encode(triplets.back)
+        content = model.content_banks(front, back, t)
+        style = model.style_banks(model.encode(triplets.style), t)
+        plain = model.denoise(noisy, t, triplets.hint, References(content, style))
+        for references in (
+            References(content, shuffled(style)), References(shuffled(content), style)
+        ):  # fmt: skip
+            torch.testing.assert_close(
+                model.denoise(noisy, t, triplets.hint, references), plain, rtol=0, atol=1e-4
+            )
+
+
 def test_clips_do_not_mix(model, triplets):
     both = run(model, triplets)
     swapped = dataclasses.replace(triplets, style=triplets.style * torch.tensor([1.0, -1.0]).view(
@@ -52,8 +78,9 @@ def test_banks_carry_the_denoisers_site_names(model, triplets):
     }
     t = torch.zeros(2, dtype=torch.long)
     with torch.no_grad():
-        banks = model.content_banks(triplets.front, triplets.back, t)
-        front_only = model.content_banks(triplets.front, None, t)
+        front, back = model.encode(triplets.front), model.encode(triplets.back)
+        banks = model.content_banks(front, back, t)
+        front_only = model.content_banks(front, None, t)
     assert banks.keys() == sites
     assert len(sites) == 2 + 1 + 4  # down, mid, up at one layer a block
     for site in sites:
@@ -127,7 +154,8 @@ def test_gradients_reach_exactly_what_should_train(make_model, triplets):
     style = model.trainable_parameters("style")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in style)
-    model(noisy, t, triplets.hint, triplets.front, triplets.back, triplets.style).sum().backward()
+    images = map(model.encode, (triplets.front, triplets.back, triplets.style))
+    model(noisy, t, triplets.hint, *images).sum().backward()
     reached = {n for n, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     assert reached <= style.keys()
     # Nobody reads what follows the encoder's last bank, and its one prompt token is zero.
@@ -181,6 +209,86 @@ def test_faulty_weights_are_refused_in_one_line(model, tmp_path, fault):
     with pytest.raises(StylizerError, match=name) as caught:
         DiffStyle360.from_pretrained(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_lora_shares_the_reference_nets_weights(make_model, tiny, triplets, tmp_path):
+    model = make_model(dataclasses.replace(tiny, style_encoder="lora", lora_rank=2))
+    model.save_pretrained(tmp_path)
+    names = load_file(tmp_path / "model.safetensors").keys()
+    assert all(".lora_" in name for name in names if name.startswith("style_encoder."))
+    loaded = DiffStyle360.from_pretrained(tmp_path).eval()
+    for net in (model, loaded):
+        assert net.style_encoder.conv_in.weight is net.reference_net.conv_in.weight
+    assert torch.equal(run(loaded, triplets), run(model, triplets))
+    updates = [n for n in model.trainable_parameters("style") if n.startswith("style_encoder.")]
+    assert updates
+    assert all(".lora_" in name for name in updates)
+
+
+def test_an_untrained_lora_encoder_reads_as_the_reference_net(tiny, triplets):
+    model = DiffStyle360(dataclasses.replace(tiny, style_encoder="lora", lora_rank=2)).eval()
+    t = torch.tensor([5, 5])
+    with torch.no_grad():
+        latents = model.encode(triplets.style)
+        style, content = model.style_banks(latents, t), model.content_banks(latents, None, t)
+    for site, states in content.items():
+        torch.testing.assert_close(style[site], states)
+
+
+def test_references_at_zero_do_not_depend_on_the_timestep(make_model, tiny, triplets):
+    same, zero = make_model(), make_model(dataclasses.replace(tiny, reference_timestep="zero"))
+    for model, depends in ((same, True), (zero, False)):
+        with torch.no_grad():
+            latents = model.encode(triplets.front)
+            first, second = (
+                model.content_banks(latents, None, torch.full((2,), t)) for t in (0, 900)
+            )
+        assert any(not torch.equal(first[site], second[site]) for site in first) == depends
+
+
+def test_branches_side_by_side_are_the_branches_alone(model, triplets):
+    generator = torch.Generator().manual_seed(5)
+    noisy, t = torch.randn(2, 3, 12, 8, 8, generator=generator), torch.tensor([10, 700])
+    with torch.no_grad():
+        front, style = model.encode(triplets.front), model.encode(triplets.style)
+        content, banks = model.content_banks(front, None, t), model.style_banks(style, t)
+        residuals = model.camera_residuals(
+            noisy.flatten(0, 1), t.repeat_interleave(3), triplets.hint.flatten(0, 1)
+        )
+        branches = [References({}, {}), References(content, {}), References(content, banks, 0.5)]
+        together = model.predict(
+            torch.cat([noisy] * 3), t.repeat(3), branches, [torch.cat([r] * 3) for r in residuals]
+        )
+        alone = [model.predict(noisy, t, branch, residuals) for branch in branches]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)
+
+
+def test_an_embedded_hint_passes_through(model, triplets):
+    noisy, t = torch.randn(3, 12, 8, 8), torch.tensor([7, 7, 7])
+    with torch.no_grad():
+        plain = model.camera_residuals(noisy, t, triplets.hint[0])
+        embedded = model.camera_residuals(noisy, t, model.embed_hint(triplets.hint[0]))
+    assert all(torch.equal(a, b) for a, b in zip(plain, embedded, strict=True))
+
+
+def test_an_empty_model_takes_no_memory_and_has_the_published_size():
+    model = DiffStyle360.empty(sd15())
+    assert all(tensor.is_meta for tensor in model.state_dict().values())
+    millions = {
+        name: round(sum(p.numel() for p in part.parameters()) / 1e6)
+        for name, part in model.named_children()
+    }
+    assert millions["reference_net"] == 860 == millions["back_denoiser"]
+    assert millions["camera_net"] == 361
+    assert millions["vae"] == 84
+
+
+def test_half_precision_stays_near(model, triplets, tmp_path):
+    model.save_pretrained(tmp_path)
+    half = DiffStyle360.from_pretrained(tmp_path, torch.bfloat16).eval()
+    assert half.dtype == torch.bfloat16
+    exact, fast = run(model, triplets), run(half, triplets).float()
+    assert 0 < (exact - fast).abs().mean() < 0.03 * exact.abs().mean()
 
 
 def test_a_missing_folder_is_named(tmp_path):
