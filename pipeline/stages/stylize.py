@@ -1,10 +1,12 @@
 """Stylize: a rendered column through DiffStyle360, once per style reference."""
 
 import hashlib
+import itertools
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 
 import eg3d_renderer as er
 from eg3d_renderer.generators import Generator
+from manifests import RunManifest
 from manifests.run import Stylize
 from pipeline.devices import describe_device, encoder_threads
 from pipeline.errors import PipelineError
@@ -23,7 +26,20 @@ from pipeline.shards import ShardError, codecs
 from pipeline.shards.reader import Column, read_clip
 from pipeline.stages.render import CONVENTION, render_seed, rig_labels
 from pipeline.stages.samples import Failure, Made, write_samples
-from stylize import DiffStyle360, stylize_views
+from stylize import BankCache, DiffStyle360, Sampling, stylize_views
+from stylize.sampling import views_at_once
+
+BANK_BYTES = 4 << 30  # for a style's states at all timesteps: 1.2 GB for 50 steps at 512 px in bf16
+
+
+@dataclass
+class Stylizer:
+    """A loaded model, and what its records say about it."""
+
+    model: DiffStyle360
+    digest: str  # sha256 of its weights' file
+    device: torch.device
+    banks: BankCache = field(default_factory=lambda: BankCache(BANK_BYTES))  # of shared styles
 
 
 @dataclass
@@ -32,10 +48,35 @@ class Stylization:
 
     folder: RunFolder
     settings: Stylize
-    model: DiffStyle360
-    digest: str  # sha256 of the model's weights
-    device: torch.device
+    stylizer: Stylizer
     hints: Generator | None  # renders other identities, for the hint `camera`
+
+
+@dataclass
+class Subject:
+    """An identity that is about to be stylized, S the model's image size."""
+
+    row: dict[str, Any]
+    front: torch.Tensor  # [3, S, S] in [-1, 1]
+    back: torch.Tensor | None  # [3, S, S]
+    hint: torch.Tensor  # [V, 3, S, S]
+    style: np.ndarray  # [H, W, 3] uint8
+    cameras: list[dict[str, Any]]
+
+
+def open_stylizer(folder: Path, device: torch.device, precision: str) -> Stylizer:
+    """Load a stylizer, "exact" in float32 or "fast" in bfloat16.
+
+    Raises PipelineError where there is none, StylizerError where it cannot be loaded.
+    """
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise PipelineError(f"{weights}: no stylizer there; run `diffstyle360 finetune` first")
+    with weights.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    dtype = torch.bfloat16 if precision == "fast" else torch.float32
+    model = DiffStyle360.from_pretrained(folder, dtype).to(device).eval()
+    return Stylizer(model, digest, device)
 
 
 def open_stylization(folder: RunFolder, device: torch.device) -> Stylization:
@@ -43,112 +84,170 @@ def open_stylization(folder: RunFolder, device: torch.device) -> Stylization:
     settings = folder.run.stylize
     if settings is None:
         raise PipelineError("the run manifest has no stylize section: nothing to stylize")
-    weights = folder.stylizer / "model.safetensors"
-    if not weights.is_file():
-        raise PipelineError(f"{weights}: no stylizer yet; run `diffstyle360 finetune` first")
-    with weights.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    model = DiffStyle360.from_pretrained(folder.stylizer).to(device).eval()
+    stylizer = open_stylizer(folder.stylizer, device, settings.precision)
     hints = None
     if settings.hint == "camera":
         generator = folder.run.generator
         hints = er.load_generator(generator.source, device, generator.precision)
-    return Stylization(folder, settings, model, digest, device, hints)
+    return Stylization(folder, settings, stylizer, hints)
 
 
 def stylize_shard(stylization: Stylization, reference: str, shard: str) -> None:
     """Write one shard of the column ``stylized-REFERENCE``; its keys are the rendered column's.
 
-    An identity is stylized on its own, from its own noise, so its bytes depend neither on the shard
-    nor on the order of the work. One that cannot be read, or comes out non-finite, is a failed row.
+    An identity has its own noise and no part in what becomes of others. On a CPU each goes alone,
+    so that its bytes depend neither on the shard nor on the order of the work; a GPU takes as many
+    at once as fill it, which changes rounding alone. One that cannot be read, or comes out
+    non-finite, is a failed row.
     """
     folder, settings = stylization.folder, stylization.settings
+    stylizer = stylization.stylizer
     column = f"stylized-{reference}"
-    provenance = describe_device(stylization.device) | {
+    style_of = open_reference(folder, reference, [shard])  # names those that are there, if it fails
+    described = describe_settings(settings, reference)
+    provenance = describe_device(stylizer.device) | {
         "column": column,
         "run": folder.run.digest(),
-        "stylizer": stylization.digest,
-        "settings": settings.model_dump(mode="json", exclude={"references", "model"}),
+        "stylizer": stylizer.digest,
+        "settings": described,
     }
     content = Column(folder.column("render"), [shard])
-    style_of = open_reference(folder, reference, [shard])
     rows = folder.rows(shard)
-    made = (_stylize_identity(stylization, content, style_of, row) for row in rows)
-    encoders = encoder_threads(stylization.device)
-    write_samples(folder.column(column), shard, provenance, made, len(rows), encoders)
+    shared = settings.references[reference].image is not None
+    sampling = Sampling(**settings.sampling(reference))
+    size = identities_at_once(stylizer, folder.run.rig.count)
+    encode = partial(_encode_stylized, folder.run, stylizer.digest, described)
+
+    def made() -> Iterator[Made | Failure]:
+        for first in range(0, len(rows), size):
+            subjects = [
+                _read_subject(stylization, content, style_of, row)
+                for row in rows[first : first + size]
+            ]
+            yield from stylize_subjects(stylizer, subjects, sampling, shared, encode)
+
+    encoders = encoder_threads(stylizer.device)
+    write_samples(folder.column(column), shard, provenance, made(), len(rows), encoders)
 
 
-def _stylize_identity(
+def describe_settings(settings: Stylize, reference: str) -> dict[str, Any]:
+    """What decides a stylized sample's bytes beside content, style and weights."""
+    return settings.sampling(reference) | {"hint": settings.hint, "precision": settings.precision}
+
+
+def identities_at_once(stylizer: Stylizer, views: int) -> int:
+    """How many identities of so many views go through the model together."""
+    if stylizer.device.type != "cuda":
+        return 1
+    return max(1, views_at_once(stylizer.model.config) // views)
+
+
+def stylize_subjects(
+    stylizer: Stylizer,
+    subjects: list[Subject | Failure],
+    sampling: Sampling,
+    shared: bool,
+    encode: Callable[[Subject, torch.Tensor], dict[str, bytes]],
+) -> Iterator[Made | Failure]:
+    """What becomes of some identities, in their order; `shared` says that their style is one.
+
+    `encode` turns a subject and its views [V, 3, S, S] on the CPU into a sample's members.
+    """
+    for kind, group in itertools.groupby(subjects, _kind):
+        alike = list(group)
+        if kind is None:
+            yield from (subject for subject in alike if isinstance(subject, Failure))
+            continue
+        began = time.perf_counter()
+        together = [subject for subject in alike if isinstance(subject, Subject)]
+        stylized = _stylize_together(stylizer, together, sampling, shared)
+        seconds = (time.perf_counter() - began) / len(together)
+        for subject, views in zip(together, stylized, strict=True):
+            if torch.isfinite(views).all():
+                yield Made(subject.row, partial(encode, subject, views), seconds)
+            else:
+                yield Failure(subject.row, "non_finite", "the stylizer's output is not finite")
+
+
+def _kind(subject: Subject | Failure) -> tuple[int, bool] | None:
+    """What subjects must have in common to be stylized together; None for a failure."""
+    if isinstance(subject, Failure):
+        return None
+    return len(subject.hint), subject.back is None
+
+
+def _stylize_together(
+    stylizer: Stylizer, subjects: list[Subject], sampling: Sampling, shared: bool
+) -> torch.Tensor:
+    """Subjects of one kind to their views [B, V, 3, S, S] on the CPU."""
+    size, device = stylizer.model.config.image_size, stylizer.device
+    styles = [to_model(subject.style[None], size)[0] for subject in subjects]
+    backs = [subject.back for subject in subjects if subject.back is not None]
+    return stylize_views(
+        stylizer.model,
+        front=torch.stack([subject.front for subject in subjects]).to(device),
+        back=torch.stack(backs).to(device) if backs else None,
+        hint=torch.stack([subject.hint for subject in subjects]).to(device),
+        style=(styles[0] if shared else torch.stack(styles)).to(device),
+        sampling=sampling,
+        seeds=[subject.row["noise_seed"] for subject in subjects],
+        style_banks=stylizer.banks if shared else None,
+    ).cpu()
+
+
+def _read_subject(
     stylization: Stylization,
     content: Column,
     style_of: Callable[[str], np.ndarray],
     row: dict[str, Any],
-) -> Made | Failure:
-    began = time.perf_counter()
-    run, settings, key = stylization.folder.run, stylization.settings, row["key"]
-    size = stylization.model.config.image_size
+) -> Subject | Failure:
+    run, key, size = (
+        stylization.folder.run,
+        row["key"],
+        stylization.stylizer.model.config.image_size,
+    )
     try:
-        images = read_clip(content, key, range(run.rig.count), check=True)
+        views = to_model(read_clip(content, key, range(run.rig.count), check=True), size)
         cameras = content.read(key, ["json"])["json"]["views"]
-        reference = style_of(key)
+        style = style_of(key)
+        hint = views
+        if stylization.hints is not None:
+            hint = render_hint(run, stylization.hints, key, stylization.stylizer)
     except ShardError as error:
         return Failure(row, "content_unreadable", str(error))
-    views = to_model(images, size).to(stylization.device)  # [V, 3, S, S]
-    hint = views if stylization.hints is None else _render_hint(stylization, key, size)
-    try:
-        stylized = stylize_views(
-            stylization.model,
-            front=views[0],
-            back=views[len(views) // 2],
-            hint=hint,
-            style=to_model(reference[None], size)[0].to(stylization.device),
-            steps=settings.steps,
-            presence=settings.presence,
-            temperature=settings.temperature,
-            guidance=(settings.content_guidance, settings.style_guidance),
-            seed=row["noise_seed"],
-        )
     except FloatingPointError as error:
         return Failure(row, "non_finite", str(error))
-    if not torch.isfinite(stylized).all():
-        return Failure(row, "non_finite", "the stylizer's output is not finite")
-    encode = partial(_encode_stylized, stylization, row, stylized.cpu(), reference, cameras)
-    return Made(row, encode, time.perf_counter() - began)
+    return Subject(row, views[0], views[len(views) // 2], hint, style, cameras)
 
 
-def _render_hint(stylization: Stylization, key: str, size: int) -> torch.Tensor:
+def render_hint(
+    run: RunManifest, generator: Generator, key: str, stylizer: Stylizer
+) -> torch.Tensor:
     """Another identity at the same cameras, [V, 3, S, S]; `key` and the run's seed say which."""
-    run = stylization.folder.run
-    assert stylization.hints is not None
-    labels = rig_labels(run, stylization.hints).to(stylization.device)
+    labels = rig_labels(run, generator).to(stylizer.device)
     seed = derive_seed(run.seed, "hint", key)
-    views = render_seed(run, stylization.hints, labels, seed, seed)
-    return to_model(codecs.to_uint8(views["image"].cpu()), size).to(stylization.device)
+    views = render_seed(run, generator, labels, seed, seed)
+    return to_model(codecs.to_uint8(views["image"].cpu()), stylizer.model.config.image_size)
 
 
 def _encode_stylized(
-    stylization: Stylization,
-    row: dict[str, Any],
-    stylized: torch.Tensor,
-    reference: np.ndarray,
-    cameras: list[dict[str, Any]],
+    run: RunManifest, digest: str, described: dict[str, Any], subject: Subject, views: torch.Tensor
 ) -> dict[str, bytes]:
-    run, settings = stylization.folder.run, stylization.settings
     extension = codecs.EXTENSIONS[run.outputs.rgb]
     members = {
         f"view_{index:02d}.rgb.{extension}": codecs.encode_rgb(image, run.outputs.rgb)
-        for index, image in enumerate(codecs.to_uint8(stylized))
+        for index, image in enumerate(codecs.to_uint8(views))
     }
-    names = {name: row[name] for name in ("key", "seed", "split", "noise_seed")}
+    names = {name: subject.row[name] for name in ("key", "seed", "split", "noise_seed")}
     members["json"] = codecs.encode_json(
         names
         | {
-            "stylizer": stylization.digest,
-            "style_image": hashlib.sha256(reference.tobytes()).hexdigest(),
-            "settings": settings.model_dump(exclude={"references", "model", "split"}),
-            "resolution": stylized.shape[-1],
+            "stylizer": digest,
+            "style_image": hashlib.sha256(subject.style.tobytes()).hexdigest(),
+            "settings": described,
+            "resolution": views.shape[-1],
             "convention": CONVENTION,
-            "views": cameras,
+            "views": subject.cameras,
         }
     )
     return members

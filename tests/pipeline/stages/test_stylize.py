@@ -12,11 +12,11 @@ from pipeline.counts import count_column
 from pipeline.errors import PipelineError
 from pipeline.folders import RunFolder
 from pipeline.images import to_model
-from pipeline.shards.codecs import to_uint8
+from pipeline.shards.codecs import decode, to_uint8
 from pipeline.shards.reader import Column, read_clip
 from pipeline.shards.writer import ShardWriter
 from pipeline.stages.stylize import open_stylization, stylize_shard
-from stylize import DiffStyle360, stylize_views
+from stylize import DiffStyle360, Sampling, stylize_views
 from tests.pipeline.conftest import make_columns
 
 Open = Callable[..., RunFolder]
@@ -50,14 +50,14 @@ def test_column_is_what_the_stylizer_makes(made_run: RunFolder) -> None:
     views = to_model(read_clip(render, row["key"], range(4)), 32)
     reference = style.read(row["key"], ["reference_00.rgb"])["reference_00.rgb.png"]
     model = DiffStyle360.from_pretrained(made_run.stylizer).eval()
-    expected = stylize_views(
+    [expected] = stylize_views(
         model,
-        views[0],
-        views[2],
-        views,
-        to_model(reference[None], 32)[0],
-        steps=2,
-        seed=row["noise_seed"],
+        views[None, 0],
+        views[None, 2],
+        views[None],
+        to_model(reference[None], 32),
+        Sampling(steps=2),
+        [row["noise_seed"]],
     )
     column = Column(made_run.column("stylized-statue"))
     assert column.keys == ["test-00000000"]
@@ -86,7 +86,7 @@ def test_one_image_for_all(tmp_path: Path, open_bulk: Open) -> None:
 def test_camera_hint_shows_another_identity(open_bulk: Open) -> None:
     folder = open_bulk({"stylize.hint": "camera"})
     stylization = open_stylization(folder, CPU)
-    hint = stage._render_hint(stylization, "test-00000000", 32)
+    hint = stage.render_hint(folder.run, stylization.hints, "test-00000000", stylization.stylizer)
     views = to_model(read_clip(Column(folder.column("render")), "test-00000000", range(4)), 32)
     assert hint.shape == views.shape
     assert (hint - views).abs().mean() > 0.01
@@ -95,7 +95,16 @@ def test_camera_hint_shows_another_identity(open_bulk: Open) -> None:
 
 @pytest.mark.parametrize(
     ("dial", "value"),
-    [("presence", 0.0), ("temperature", 0.5), ("steps", 3), ("style_guidance", 2)],
+    [
+        ("presence", 0.0),
+        ("temperature", 0.5),
+        ("gated", False),
+        ("sampler", "unipc"),
+        ("eta", 0.5),
+        ("steps", 3),
+        ("style_guidance", 2),
+        ("precision", "fast"),
+    ],
 )
 def test_every_dial_has_an_effect(open_bulk: Open, dial: str, value: float) -> None:
     sample, other = (
@@ -103,6 +112,39 @@ def test_every_dial_has_an_effect(open_bulk: Open, dial: str, value: float) -> N
         for folder in (open_bulk(), open_bulk({f"stylize.{dial}": value}))
     )
     assert sample != other
+
+
+def test_a_reference_may_set_its_own_dials(open_bulk: Open) -> None:
+    references = {"statue": {"style": "statue"}, "off": {"style": "statue", "presence": 0.0}}
+    folder = open_bulk({"stylize.references": references})
+    off, plain = stylize(folder, "off"), stylize(open_bulk({"stylize.presence": 0.0}))
+    name = "view_00.rgb.png"
+    assert off["test-00000000"][name] == plain["test-00000000"][name]
+    assert stylize(folder)["test-00000000"][name] != plain["test-00000000"][name]
+
+
+def test_identities_together_keep_their_order_and_failures(
+    open_bulk: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = open_bulk({"stylize.split": "train", "shards.identities": 3})
+    alone = stylize(folder)
+    with ShardWriter(folder.column("render"), "train-00000", {}) as writer:
+        content = Column(open_bulk({"stylize.split": "train"}).column("render"))
+        for key in ("train-00000000", "train-00000002"):
+            members = content.read(key, decoded=False)
+            writer.add(key, members, seed=1, split="train", seconds=0.0)
+        writer.fail("train-00000001", "non_finite", "view 1", seed=1, split="train")
+    monkeypatch.setattr(stage, "identities_at_once", lambda *_: 3)
+    together = stylize(folder)
+    assert list(together) == ["train-00000000", "train-00000002"]
+    assert count_column(folder.column("stylized-statue")).failed == 1
+    for key, members in together.items():
+        for name in ("view_00.rgb.png", "view_03.rgb.png"):
+            first, second = (
+                decode(f"{key}.{name}", sample[name]).astype(int)
+                for sample in (members, alone[key])
+            )
+            assert np.abs(first - second).max() <= 1
 
 
 def test_damaged_content_is_a_failed_row(open_bulk: Open) -> None:
