@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from stylize.config import StylizerConfig
-from stylize.finetune import Triplets
 from stylize.model import DiffStyle360
+from stylize.training import Triplets
 
 TINY = StylizerConfig(
     image_size=16,
