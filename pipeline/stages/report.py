@@ -17,6 +17,7 @@ from pipeline.shards.files import write_whole
 from pipeline.shards.reader import Column, read_clip
 from pipeline.shards.records import read_commit
 from pipeline.stages import pictures
+from pipeline.stages.averages import MEASURES, SIDES, Means, average, label_references
 
 TURNED, TURNED_FRAMES = 3, 48  # identities on turntables, frames of one
 SHEET_ROWS, SHEET_VIEWS = 6, 8
@@ -48,6 +49,8 @@ def report_run(folder: RunFolder) -> None:
         sheets=_sheets(folder),
         comparisons=_compare(folder),
         metrics=_average(folder),
+        measures=MEASURES,
+        sides=SIDES,
         losses=_plot_losses(folder),
         provenance=_provenance(folder),
     )
@@ -191,40 +194,12 @@ def _keep(folder: RunFolder, name: str, webp: bytes) -> str:
     return pictures.to_uri(webp)
 
 
-MEASURES = {  # column of metrics.parquet: title and how to read it
-    "psnr": ("PSNR", "PSNR in dB against the truth, higher is nearer"),
-    "ssim": ("SSIM", "SSIM against it, 1 is the truth"),
-    "style_distance": ("style", "style distance to the style image, 0 is best"),
-    "sharpness": ("sharpness", "gradient energy over the truth's, 1 is as sharp"),
-    "consistency": ("warp", "warp error between neighbouring views over the truth's"),
-    "seam": (
-        "seam",
-        "warp error from the last view to the first over that elsewhere, 1 is no seam",
-    ),
-}
-
-
-def _average(folder: RunFolder) -> dict[str, Any] | None:
-    """The metrics' means per reference and method; None where nothing was stylized."""
-    if not folder.metrics_path.is_file():
+def _average(folder: RunFolder) -> Means | None:
+    """The means of the metrics; None where nothing was stylized."""
+    if folder.run.stylize is None or not folder.metrics_path.is_file():
         return None
-    table = pq.read_table(folder.metrics_path)
-    means = table.group_by(["reference", "method"], use_threads=False).aggregate(
-        [(name, "mean") for name in MEASURES]
-    )
-    rows = [
-        {
-            "reference": row["reference"],
-            "method": row["method"],
-            "values": [row[f"{name}_mean"] for name in MEASURES],
-        }
-        for row in means.to_pylist()
-    ]
-    return {
-        "titles": [title for title, _ in MEASURES.values()],
-        "legend": "; ".join(meaning for _, meaning in MEASURES.values()) + ".",
-        "rows": rows,
-    }
+    groups = label_references(folder.run.stylize.references)
+    return average(pq.read_table(folder.metrics_path), groups)
 
 
 def _plot_losses(folder: RunFolder) -> dict[str, Any] | None:

@@ -20,7 +20,11 @@ def test_page_is_self_contained_and_shows_everything(copied_run: RunFolder) -> N
     for text in (
         "Turntables",
         "Stylization",
-        "transfer_statistics",
+        "<td>truth<",
+        "<td>copy_content<",
+        "<td>transfer_statistics<",
+        "<td>diffstyle360<",
+        "From the front, the side and the back",
         "loss curve",
         "tiny",
         "seed: 1",
