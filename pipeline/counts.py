@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from manifests.schemas import OK
@@ -37,10 +38,13 @@ class Count:
         )
 
 
-def count_column(column: Path) -> Count:
-    """Count the committed rows of a column; a shard that is not committed counts nothing."""
+def count_column(*columns: Path) -> Count:
+    """Count the committed rows of a column, or of several together.
+
+    A shard that is not committed counts nothing.
+    """
     count = Count()
-    for path in sorted(column.glob("*.parquet")):
+    for path in chain(*(sorted(column.glob("*.parquet")) for column in columns)):
         rows, _ = read_records(path, ["key", "status", "message", "seconds"])
         for row in rows.to_pylist():
             count.statuses[row["status"]] += 1

@@ -1,15 +1,64 @@
-"""Images between shards (uint8, [., H, W, 3]) and models (float32, [., 3, S, S] in [-1, 1])."""
+"""Images: files of any origin to centred squares, and squares to what models take.
 
+Squares are uint8 [S, S, 3], models take float32 [., 3, S, S] in [-1, 1].
+"""
+
+import hashlib
+import io
+import stat
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms
 
 from pipeline.errors import PipelineError
+from pipeline.inputs.damage import find_changed_chunk, find_damage
 
 MAX_PIXELS = 64_000_000
+MAX_BYTES = 1 << 29  # of a file; 64 million pixels of 8 bytes
+MIN_SIDE = 16  # pixels of the shorter side
+# None of these runs a program or fetches anything; Pillow's EPS, for one, would start Ghostscript.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
+_ORIENTATION = 0x0112  # the EXIF tag
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SRGB = ImageCms.createProfile("sRGB")
+_GAP = 3.0  # how far to shrink by whole factors before the filter
+
+# What Pillow warns of does no harm to the pixels, or is told in the failure.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+class ImageFailure(PipelineError):
+    """An image that cannot be used; `kind` is the status of the row that it fails.
+
+    Kinds: missing, not_a_file, unreadable, empty, too_large, too_small, not_an_image, truncated,
+    damaged, unsupported.
+    """
+
+    def __init__(self, kind: str, message: str):
+        super().__init__(message)
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The centred square of an image, upright, in sRGB and on white."""
+
+    pixels: np.ndarray  # [S, S, 3] uint8
+    facts: dict[str, Any]  # for records: where in which bytes the square comes from
 
 
 def to_model(images: np.ndarray, size: int) -> torch.Tensor:
@@ -26,19 +75,154 @@ def resize(images: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """A style image from a file: upright, on white, its centred square. Returns [S, S, 3] uint8.
+    """A style image from a file as its centred square, in its own size: [S, S, 3] uint8.
 
-    Raises PipelineError where the file is missing, is no image, or is too large.
+    Raises ImageFailure, which is a PipelineError, where the file is missing or no usable image.
+    """
+    return decode_picture(read_file(path, str(path)), str(path)).pixels
+
+
+def read_file(path: Path, name: str) -> bytes:
+    """The bytes of a regular file, called `name` in messages.
+
+    Raises ImageFailure: missing, not_a_file, unreadable, empty, too_large.
     """
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise PipelineError(f"{path}: {image.width}x{image.height} pixels, over the limit")
-            upright = ImageOps.exif_transpose(image).convert("RGBA")
-    except (OSError, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or "not an image that can be read"
-        raise PipelineError(f"{path}: {reason}") from None
-    paper = Image.new("RGBA", upright.size, "white")
-    square = min(upright.size)
-    fitted = ImageOps.fit(Image.alpha_composite(paper, upright).convert("RGB"), (square, square))
-    return np.array(fitted)
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe may keep its reader waiting for ever
+            raise ImageFailure("not_a_file", f"{name}: a folder or a device, not a file")
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        dangling = " (a link that leads nowhere)" if path.is_symlink() else ""
+        raise ImageFailure("missing", f"{name}: {error.strerror}{dangling}") from None
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ImageFailure("unreadable", f"{name}: cannot be read: {reason}") from None
+    if len(data) > MAX_BYTES:
+        raise ImageFailure("too_large", f"{name}: more than {MAX_BYTES >> 20} MiB")
+    return data
+
+
+def decode_picture(data: bytes, name: str, size: int | None = None) -> Picture:
+    """The centred square of an encoded image, `size` pixels wide, else in its own size.
+
+    Of an animation the first frame; turned as EXIF says; colours through an embedded profile to
+    sRGB where there is a usable one; transparent pixels on white; 16 bits scaled to 8. The facts
+    are the bytes' "sha256", the "size" [width, height] of the stored image, the square's "box"
+    [left, top, right, bottom] in it, the EXIF "orientation" (1 to 8) by which the square was turned
+    afterwards, "icc" ("none", "srgb", "converted", "ignored") and "animated".
+
+    Raises ImageFailure: empty, too_large, too_small, not_an_image, truncated, damaged, unsupported.
+    """
+    if not data:
+        raise ImageFailure("empty", f"{name}: an empty file")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return _square(image, data, name, size)
+    except ImageFailure:
+        raise
+    except MemoryError:
+        raise ImageFailure("too_large", f"{name}: does not fit into memory") from None
+    except Image.DecompressionBombError:
+        raise _too_large(name, "more pixels than can be counted here") from None
+    except Exception as error:  # decoders raise anything on damaged input
+        kind, reason = find_damage(data, error)
+        raise ImageFailure(kind, f"{name}: {reason}") from None
+
+
+def _square(image: Image.Image, data: bytes, name: str, size: int | None) -> Picture:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise _too_large(name, f"{width}x{height} pixels")
+    side = min(width, height)
+    if side < MIN_SIDE:
+        raise ImageFailure(
+            "too_small", f"{name}: {width}x{height} pixels, under {MIN_SIDE} on a side"
+        )
+    animated = image.format != "MPO" and bool(getattr(image, "is_animated", False))
+    left, top = (width - side) // 2, (height - side) // 2
+    if size is not None:
+        image.draft(None, (2 * size * width // side, 2 * size * height // side))
+    image.load()
+    if changed := find_changed_chunk(data):
+        raise ImageFailure("damaged", f"{name}: damaged in its {changed} chunk")
+    orientation = _read_orientation(image)
+    profile = image.info.get("icc_profile")
+    square = _shrink(_plain(image, name), size)
+    colours, icc = _to_srgb(square, profile)
+    facts = {
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "size": [width, height],
+        "box": [left, top, left + side, top + side],
+        "orientation": orientation,
+        "icc": icc,
+        "animated": animated,
+    }
+    if orientation in _TURNS:
+        colours = colours.transpose(_TURNS[orientation])
+    return Picture(np.array(colours), facts)
+
+
+def _too_large(name: str, what: str) -> ImageFailure:
+    return ImageFailure("too_large", f"{name}: {what}, over the limit of {MAX_PIXELS}")
+
+
+def _plain(image: Image.Image, name: str) -> Image.Image:
+    """The image as L, LA, RGB, RGBA or CMYK."""
+    if image.mode.startswith("I;16"):
+        levels = np.array(image, dtype=np.uint16)
+        np.minimum(levels, 65535 - 128, out=levels)
+        levels += 128
+        levels //= 257  # rounded: 65535 is 255
+        return Image.fromarray(levels.astype(np.uint8))
+    if image.mode in ("I", "F", "LAB", "HSV"):
+        message = f"{name}: pixels of mode {image.mode} have no known colours"
+        raise ImageFailure("unsupported", message)
+    if image.mode == "LA":
+        return image
+    if image.has_transparency_data:
+        return image if image.mode == "RGBA" else image.convert("RGBA")
+    return image if image.mode in ("L", "RGB", "CMYK") else image.convert("RGB")
+
+
+def _shrink(image: Image.Image, size: int | None) -> Image.Image:
+    """The centred square, `size` wide."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    box = (left, top, left + side, top + side)
+    if size is None or size == side:
+        return image.crop(box)
+    return image.resize((size, size), Image.Resampling.BICUBIC, box, reducing_gap=_GAP)
+
+
+def _to_srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, str]:
+    """RGB on white, and what was done with the embedded profile."""
+    colours = image.convert({"LA": "L", "RGBA": "RGB"}.get(image.mode, image.mode))
+    verdict = "none"
+    if profile:
+        colours, verdict = _apply_profile(colours, profile)
+    colours = colours.convert("RGB")
+    if image.mode in ("LA", "RGBA"):
+        paper = Image.new("RGB", image.size, "white")
+        paper.paste(colours, mask=image.getchannel("A"))
+        colours = paper
+    return colours, verdict
+
+
+def _apply_profile(image: Image.Image, profile: bytes) -> tuple[Image.Image, str]:
+    try:
+        opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "sRGB" in ImageCms.getProfileDescription(opened):
+            return image, "srgb"
+        converted = ImageCms.profileToProfile(image, opened, _SRGB, outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):  # damaged, or of other colours
+        return image, "ignored"
+    return (image, "ignored") if converted is None else (converted, "converted")
+
+
+def _read_orientation(image: Image.Image) -> int:
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # damaged EXIF; the pixels are whole
+        return 1
+    return orientation if type(orientation) is int and 1 <= orientation <= 8 else 1

@@ -1,5 +1,6 @@
-"""Runs that are asked for on the command line, without a manifest file."""
+"""What is asked for on the command line, without a manifest file."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,45 @@ def open_request(content: dict[str, Any], out: Path) -> RunFolder:
         content["rig"]["file"] = str(Path(content["rig"]["file"]).absolute())
     run = build_run(content, Path("command line"))
     content["generator"]["source"] = run.generator.source  # absolute, where it is a path
-    path, text = out / "run.yaml", yaml.safe_dump(content, sort_keys=False)
-    known = path.is_file() and path.read_text(encoding="utf-8") == text
-    if path.is_file() and not known and any(out.glob("*/*.parquet")):
-        raise PipelineError(f"{path}: this folder holds another rendering; choose another")
-    if not path.is_file() and out.is_dir() and any(out.iterdir()):
-        raise PipelineError(f"{out}: not empty, and no rendering of ours; choose another folder")
-    if not known:
-        out.mkdir(parents=True, exist_ok=True)
-        write_whole(path, text.encode())
+    claim_folder(out / "run.yaml", yaml.safe_dump(content, sort_keys=False), "rendering")
     return RunFolder(run, out)
+
+
+def claim_folder(path: Path, text: str, what: str) -> None:
+    """Make a folder the place of one request, which the file `path` in it keeps: `text` is YAML.
+
+    A request of which no shard was made yet may be replaced: a slip is mended so. Raises
+    PipelineError where the folder holds shards of another one (`what` says of which kind), or
+    files that are not of this program.
+    """
+    folder = path.parent
+    there = path.read_text(encoding="utf-8") if path.is_file() else None
+    if there == text:
+        return
+    if there is not None and any(folder.glob("*/*.parquet")):
+        where = _first_difference(yaml.safe_load(there), yaml.safe_load(text))
+        raise PipelineError(
+            f"{path}: this folder holds another {what}: its {where} differs; choose another folder"
+        )
+    if there is None and folder.is_dir() and any(_strangers(path)):
+        raise PipelineError(f"{folder}: not empty, and no {what} of ours; choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(path, text.encode())
+
+
+def _strangers(path: Path) -> Iterator[Path]:
+    """Files beside `path`, but for what another job that starts at the same time writes there."""
+    return (file for file in path.parent.iterdir() if file != path and file.name[0] != ".")
+
+
+def _first_difference(one: Any, other: Any) -> str:
+    """The key, with the keys above it, at which two mappings differ first."""
+    if not (isinstance(one, dict) and isinstance(other, dict)):
+        return ""
+    for key in [*other, *one]:
+        if one.get(key) != other.get(key):
+            return f"{key}.{_first_difference(one.get(key), other.get(key))}".rstrip(".")
+    return ""
 
 
 def _without_none(content: dict[str, Any]) -> dict[str, Any]:

@@ -60,15 +60,20 @@ def encode_depth(depth: np.ndarray, start: float, end: float, format: str) -> by
     if format == "png16":
         return _save(levels.astype(np.uint16), "PNG", compress_level=1)
     if format == "npy":
-        sink = io.BytesIO()
-        npy.write_array(sink, np.ascontiguousarray(depth), version=(1, 0), allow_pickle=False)
-        return sink.getvalue()
+        return encode_array(depth)
     raise ShardError(f"depth format {format!r}: use png16 or npy")
 
 
 def depth_from_levels(levels: np.ndarray, start: float, end: float) -> np.ndarray:
     """Distances float32 [h, w] of 16-bit levels, the inverse of `encode_depth` to half a level."""
     return (start + levels.astype(np.float64) * ((end - start) / LEVELS)).astype(np.float32)
+
+
+def encode_array(array: np.ndarray) -> bytes:
+    """Encodes plain numbers of any shape as npy, version 1.0."""
+    sink = io.BytesIO()
+    npy.write_array(sink, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+    return sink.getvalue()
 
 
 def encode_mask(mask: np.ndarray) -> bytes:

@@ -16,6 +16,7 @@ _KINDS = {
     "mask": ({"uint8"}, 2),
     "depth": ({"uint16", "float32"}, 2),
     "zdepth": ({"uint16", "float32"}, 2),
+    "latent": ({"float16"}, 3),
 }
 _DEPTHS = {"depth": "depth", "zdepth": "z_depth"}  # kind: where the JSON tells its range
 
@@ -70,14 +71,19 @@ def _check_meta(meta: Any, sample: Sample) -> Iterator[str]:
     stored = list(dict.fromkeys(s.split(".")[0] for s in sample.members if s.startswith("view_")))
     if names != stored:
         yield f"views are {_brief(names)}, the members are of {_brief(stored)}"
+    unknown = meta.get("cameras") == "unknown"  # of views that came without, from elsewhere
     for view in views:
-        if what := check_camera(view):
+        if what := _check_absence(view) if unknown else check_camera(view):
             yield f"{view.get('name')}: {what}"
             return
     for kind in sorted({_kind(suffix) for suffix in sample.members} & set(_DEPTHS)):
         start, end = _depth_range(meta, kind)
         if not (start < end and math.isfinite(end - start)):
             yield f"{_DEPTHS[kind]} does not say where it starts and ends"
+
+
+def _check_absence(view: Mapping[str, Any]) -> str | None:
+    return "has a camera, though cameras are unknown" if view.keys() - {"name"} else None
 
 
 def check_camera(view: Mapping[str, Any]) -> str | None:

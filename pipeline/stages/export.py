@@ -28,9 +28,11 @@ def export_column(column: Path, out: Path) -> int:
             raise PipelineError(f"{column}: the key {key!r} leaves the folder; not exported")
         if (folder / "transforms.json").is_file():
             continue
-        folder.mkdir(parents=True, exist_ok=True)
         members = opened.read(key, decoded=False)
         meta = decode("json", members.pop("json"))
+        if meta.get("cameras") == "unknown":
+            raise PipelineError(f"{column}: {key}: its cameras are not known; not exported")
+        folder.mkdir(parents=True, exist_ok=True)
         for name, content in members.items():
             if "/" in name:
                 raise PipelineError(f"{column}: {key}: {name!r} is in a folder; not exported")

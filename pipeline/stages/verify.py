@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from manifests.run import TRAIN_SPLIT
 from pipeline.counts import count_column
 from pipeline.errors import PipelineError
 from pipeline.folders import RunFolder
@@ -22,8 +23,10 @@ def verify_run(folder: RunFolder) -> int:
     plan = folder.plan.select(["key", "split"]).to_pylist()
     findings: list[Finding] = []
     statuses: dict[str, dict[str, int]] = {}
-    for column in (*folder.run.columns, *folder.run.stylized_columns):
-        only = folder.run.stylized_split if column in folder.run.stylized_columns else None
+    splits = dict.fromkeys(folder.run.columns)
+    splits |= dict.fromkeys(folder.run.latent_columns, TRAIN_SPLIT)
+    splits |= dict.fromkeys(folder.run.stylized_columns, folder.run.stylized_split)
+    for column, only in splits.items():
         expected = [row["key"] for row in plan if only in (None, row["split"])]
         found = verify_column(folder.column(column), expected)
         if not found:

@@ -4,7 +4,7 @@ import pytest
 
 from manifests import ManifestError, load_run
 from pipeline.errors import PipelineError
-from pipeline.requests import open_request
+from pipeline.requests import claim_folder, open_request
 
 
 def content(**changes: object) -> dict:
@@ -49,12 +49,34 @@ def test_another_rendering_is_not_mixed_in(tmp_path: Path) -> None:
     open_request(content(), tmp_path / "out")  # nothing was rendered yet: a slip may be mended
     (tmp_path / "out" / "render").mkdir()
     (tmp_path / "out" / "render" / "train-00000.parquet").touch()
-    with pytest.raises(PipelineError, match="holds another rendering"):
+    with pytest.raises(PipelineError, match=r"another rendering: its identities.train differs"):
         open_request(content(identities={"train": "4"}), tmp_path / "out")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").touch()
     with pytest.raises(PipelineError, match="not empty"):
         open_request(content(), tmp_path / "other")
+
+
+def test_difference_is_named_by_its_key(tmp_path: Path) -> None:
+    path = tmp_path / "out" / "asked.json"
+    claim_folder(path, '{"a": 1, "b": {"c": [2], "d": 3}}', "thing")
+    (tmp_path / "out" / "column").mkdir()
+    (tmp_path / "out" / "column" / "x.parquet").touch()
+    for other, key in [
+        ('{"a": 1, "b": {"c": [2], "d": 4}}', "b.d"),
+        ('{"a": 1, "b": {"c": [3], "d": 3}}', "b.c"),
+        ('{"a": 1, "b": 5}', "b"),
+        ('{"a": 1, "b": {"c": [2], "d": 3, "e": 6}}', "b.e"),
+        ('{"a": 1}', "b"),
+    ]:
+        with pytest.raises(PipelineError, match=f"another thing: its {key} differs; choose"):
+            claim_folder(path, other, "thing")
+
+
+def test_jobs_that_start_together_do_not_refuse_each_other(tmp_path: Path) -> None:
+    (tmp_path / ".asked.json.host.7.tmp").touch()
+    claim_folder(tmp_path / "asked.json", "{}", "thing")
+    claim_folder(tmp_path / "asked.json", "{}", "thing")
 
 
 def test_what_makes_no_run_leaves_nothing(tmp_path: Path) -> None:

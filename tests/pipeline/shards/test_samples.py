@@ -140,3 +140,19 @@ def test_members_that_do_not_fit_are_told(make_sample, member, what):
     faults, _ = check(members)
     assert [fault.member for fault in faults] == [member]
     assert what.strip() in faults[0].what
+
+
+def test_cameras_may_be_unknown_where_it_says_so(make_sample):
+    members = {k: v for k, v in make_sample(KEY, 3).items() if ".rgb." in k or k == "json"}
+    meta = json.loads(members["json"])
+    meta["views"] = [{"name": view["name"]} for view in meta["views"]]
+
+    def faults(**changes):
+        return check(members | {"json": codecs.encode_json(meta | changes)})[0]
+
+    assert faults(cameras="unknown") == []
+    assert "camera is not given" in faults()[0].what
+    assert "camera is not given" in faults(cameras="none")[0].what
+    half = [meta["views"][0] | {"label": [0.0] * 25}, *meta["views"][1:]]
+    assert "though cameras are unknown" in faults(cameras="unknown", views=half)[0].what
+    assert "views are" in faults(cameras="unknown", views=meta["views"][1:])[0].what

@@ -1,0 +1,106 @@
+"""What an input holds: its views as squares, its back view, its cameras."""
+
+import json
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pipeline.images import MAX_BYTES, ImageFailure, decode_picture, read_file
+from pipeline.inputs.sources import Input, Source
+from pipeline.shards import ShardError
+from pipeline.shards.archive import read_range
+from pipeline.shards.reader import Column, read_clip
+from pipeline.shards.samples import check_camera
+
+
+@dataclass
+class Content:
+    """The images of an identity: one view, or those once around."""
+
+    views: np.ndarray  # [V, S, S, 3] uint8
+    back: np.ndarray | None = None  # [S, S, 3] uint8, where it was given
+    cameras: list[dict[str, Any]] | None = None  # name and camera of every view, where known
+    files: list[dict[str, Any]] = field(default_factory=list)  # name and facts of each image
+
+
+def load_content(one: Input, size: int) -> Content:
+    """Read an input; its images become `size` wide, those of a column of ours stay as they are.
+
+    Raises ImageFailure, whose kind and message are those of the row that fails.
+    """
+    if one.problem:
+        raise ImageFailure(*one.problem)
+    if one.column is not None:
+        return _load_sample(one)
+    content = Content(np.empty(0))
+    content.views = np.stack([_load_image(view, size, content) for view in one.views])
+    if one.back is not None:
+        content.back = _load_image(one.back, size, content)
+    if one.cameras is not None:
+        content.cameras = _load_cameras(one.cameras, content)
+    return content
+
+
+def read_source(source: Source) -> bytes:
+    """The bytes of a file or of a tar's member. Raises ImageFailure."""
+    if source.offset is None:
+        return read_file(source.path, source.name)
+    if source.size > MAX_BYTES:
+        raise ImageFailure("too_large", f"{source.name}: more than {MAX_BYTES >> 20} MiB")
+    try:
+        file = os.open(source.path, os.O_RDONLY)
+        try:
+            data = read_range(file, source.offset, source.size)
+        finally:
+            os.close(file)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ImageFailure("unreadable", f"{source.name}: cannot be read: {reason}") from None
+    if len(data) < source.size:
+        raise ImageFailure("truncated", f"{source.name}: the tar is cut off in it")
+    return data
+
+
+def _load_image(source: Source, size: int, content: Content) -> np.ndarray:
+    picture = decode_picture(read_source(source), source.name, size)
+    content.files.append({"name": source.name} | picture.facts)
+    return picture.pixels
+
+
+def _load_sample(one: Input) -> Content:
+    """A sample of a column of ours, its hash compared."""
+    assert one.column is not None
+    column = Column(one.column, [one.shard])
+    try:
+        views = read_clip(column, one.key, range(one.count), check=True)
+        meta = column.read(one.key, ["json"])["json"]
+    except ShardError as error:
+        raise ImageFailure("content_unreadable", str(error)) from None
+    files = [{"name": one.origin, "sha256": one.sha256}]
+    return Content(views, None, read_cameras(meta, one.count), files)
+
+
+def _load_cameras(source: Source, content: Content) -> list[dict[str, Any]] | None:
+    """The cameras that a sample's JSON says, if they are of these views, which were not cropped."""
+    if any(file["size"] != file["box"][2:] or file["orientation"] != 1 for file in content.files):
+        return None
+    try:
+        return read_cameras(json.loads(read_source(source)), len(content.views))
+    except (ValueError, RecursionError, ImageFailure):  # it was not said that there are any
+        return None
+
+
+def read_cameras(meta: Any, count: int) -> list[dict[str, Any]] | None:
+    """Name and camera of `count` views as a sample's JSON has them; None where it has not."""
+    views = meta.get("views") if isinstance(meta, dict) else None
+    if not isinstance(views, list) or len(views) != count:
+        return None
+    if any(not isinstance(view, dict) or check_camera(view) for view in views):
+        return None
+    fields = ("label", "cam2world", "intrinsics")
+    return [
+        {"name": f"view_{index:02d}"} | {name: view[name] for name in fields}
+        for index, view in enumerate(views)
+    ]

@@ -1,0 +1,279 @@
+"""Bulk stylization: portraits and multi-view identities of any origin through DiffStyle360."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, partial
+from itertools import chain, groupby, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import eg3d_renderer as er
+from eg3d_renderer.generators import Generator
+from manifests import RunManifest
+from manifests.loading import build_run
+from pipeline.devices import describe_device, encoder_threads
+from pipeline.images import ImageFailure, Picture, decode_picture, read_file, to_model
+from pipeline.inputs.contents import Content, load_content
+from pipeline.inputs.jobs import Asked, Job, Shards, plan_styles, plan_table
+from pipeline.inputs.listing import list_content
+from pipeline.inputs.sources import SPLIT, fingerprint
+from pipeline.inputs.tables import read_table
+from pipeline.requests import claim_folder
+from pipeline.seeds import derive_seed
+from pipeline.shards import codecs
+from pipeline.shards.encoding import encode_ahead
+from pipeline.stages.render import CONVENTION, describe_views, rig_labels, view_name
+from pipeline.stages.samples import Failure, Made, write_samples
+from pipeline.stages.stylize import (
+    Stylizer,
+    Subject,
+    identities_at_once,
+    open_stylizer,
+    render_hint,
+    stylize_subjects,
+)
+from stylize import Sampling, generate_back
+
+REQUEST = "stylize.json"
+READERS = 2  # threads that decode images beside the stylizing
+BACK_WITHIN = 45.0  # degrees from straight behind, of a view that is taken for the back
+STYLES_KEPT = 32  # decoded style images of a table
+
+
+@dataclass(frozen=True)
+class BulkRequest:
+    """What a command line asks for; paths are as given there."""
+
+    content: str | None
+    portraits: bool  # every image below the content is one
+    styles: tuple[Path, ...]
+    table: Path | None
+    model: Path
+    asked: Asked
+    generator: str  # of the identities that hints show, for the hint `camera`
+    sampling: Sampling  # but for the dials that a table may set
+    precision: str  # of the stylizer
+    seed: int
+    rgb: str
+
+
+@dataclass
+class Bulk:
+    """A request that can be met: what is read, what makes it, and where it goes."""
+
+    out: Path
+    request: BulkRequest
+    columns: dict[str, Shards]
+    stylizer: Stylizer
+    open_style: Callable[[Path], Picture]
+    run: RunManifest  # of the hints: generator, orbit, seed and encoding
+    hints: Generator | None
+    orbit: list[dict[str, Any]]  # names and cameras of the hints' views
+
+
+def open_bulk(request: BulkRequest, out: Path, device: torch.device) -> Bulk:
+    """List, look at and load all that the request takes, and claim the folder `out` for it.
+
+    Raises PipelineError, or what loading a model or a generator raises, where the request cannot be
+    met; nothing was written then.
+    """
+    inputs = []
+    if request.content is not None:
+        inputs = list_content(request.content, request.portraits)
+    if request.table is None:
+        columns = plan_styles(inputs, request.styles, request.asked)
+    else:
+        columns = plan_table(read_table(request.table), request.table, inputs, request.asked)
+    styles = {str(style.absolute()): _open_style(None, style) for style in request.styles}
+    run = _build_hint_run(request)
+    stylizer = open_stylizer(request.model, device, request.precision)
+    size = stylizer.model.config.image_size
+    hints, orbit = None, []
+    if any(job.hint == "camera" for shards in columns.values() for job in chain(*shards.values())):
+        hints = er.load_generator(run.generator.source, device)
+        resolution = min(size, hints.img_resolution or size)
+        outputs = run.outputs.model_copy(update={"resolution": resolution})
+        run = run.model_copy(update={"outputs": outputs})
+        orbit = describe_views(rig_labels(run, hints))
+    said = _describe_request(request, run) | {
+        "content": {"path": request.content and str(Path(request.content).absolute()),
+                    "portraits": request.portraits,
+                    "listing": fingerprint(inputs)},
+        "styles": {path: picture.facts["sha256"] for path, picture in styles.items()},
+        "table": request.table and _describe_file(request.table),
+        "model": {"path": str(request.model.absolute()), "sha256": stylizer.digest},
+        "hints": hints and hints.digest,
+    }  # fmt: skip
+    claim_folder(out / REQUEST, json.dumps(said, indent=1), "stylization")
+    open_style = lru_cache(max(STYLES_KEPT, len(styles)))(partial(_open_style, size))
+    return Bulk(out, request, columns, stylizer, open_style, run, hints, orbit)
+
+
+def stylize_bulk_shard(bulk: Bulk, column: str, shard: str) -> None:
+    """Write one shard of a column. An input that cannot be used is a failed row.
+
+    A sample's noise and hint depend on the request's seed and its input's key alone; on a CPU its
+    bytes depend on nothing else, on a GPU the others beside it change rounding.
+    """
+    jobs, stylizer = bulk.columns[column][shard], bulk.stylizer
+    provenance = describe_device(stylizer.device) | {
+        "column": column,
+        "stylizer": stylizer.digest,
+        "request": _describe_request(bulk.request, bulk.run),
+        "hints": bulk.hints and bulk.hints.digest,
+    }
+    encoders = encoder_threads(stylizer.device)
+    write_samples(bulk.out / column, shard, provenance, _make(bulk, jobs), len(jobs), encoders)
+
+
+def _open_style(size: int | None, path: Path) -> Picture:
+    return decode_picture(read_file(path, str(path)), str(path), size)
+
+
+def _build_hint_run(request: BulkRequest) -> RunManifest:
+    """The run that hints are rendered as. Raises ManifestError where there is no such generator."""
+    content = {
+        "name": "hints",
+        "seed": request.seed,
+        "generator": {"source": request.generator},
+        "identities": {SPLIT: 1},
+        "rig": {"kind": "orbit", "views": request.asked.views},
+        "outputs": {"rgb": request.rgb},
+    }
+    return build_run(content, Path("command line"))
+
+
+def _describe_request(request: BulkRequest, run: RunManifest) -> dict[str, Any]:
+    """All settings, without where anything lies."""
+    return {
+        "generator": Path(run.generator.source).name,
+        "seed": request.seed,
+        "rgb": request.rgb,
+        "precision": request.precision,
+        "settings": asdict(request.sampling) | asdict(request.asked),
+    }
+
+
+def _describe_file(path: Path) -> dict[str, str]:
+    return {
+        "path": str(path.absolute()),
+        "sha256": hashlib.sha256(read_file(path, str(path))).hexdigest(),
+    }
+
+
+def _make(bulk: Bulk, jobs: Sequence[Job]) -> Iterator[Made | Failure]:
+    """What becomes of the jobs, in their order; images are read while others are stylized."""
+    size = identities_at_once(bulk.stylizer, jobs[0].views)
+    read = encode_ahead(partial(_read, bulk), jobs, READERS, READERS + size)
+    while batch := list(islice(read, size)):
+        for (_, sampling), group in groupby(batch, key=lambda ready: _manner(bulk, ready[0])):
+            subjects = [
+                found if isinstance(found, Failure) else _prepare(bulk, job, *found)
+                for job, found in group
+            ]
+            encode = partial(_encode, bulk)
+            yield from stylize_subjects(bulk.stylizer, subjects, sampling, True, encode)
+
+
+def _manner(bulk: Bulk, job: Job) -> tuple[Path, Sampling]:
+    """What jobs that are stylized together have in common."""
+    sampling = bulk.request.sampling
+    return job.style, replace(sampling, presence=job.presence, temperature=job.temperature)
+
+
+def _read(bulk: Bulk, job: Job) -> tuple[Job, Failure | tuple[Content, Picture]]:
+    """The images of a job; called on threads."""
+    row = _row(bulk, job)
+    try:
+        content = load_content(job.content, bulk.stylizer.model.config.image_size)
+    except ImageFailure as failure:
+        return job, Failure(row, failure.kind, str(failure))
+    if job.hint == "content" and len(content.views) < 2:
+        message = f"{job.content.name}: a portrait has no other views, which the hint would show"
+        return job, Failure(row, "no_views", message)
+    try:
+        return job, (content, bulk.open_style(job.style))
+    except ImageFailure as failure:
+        return job, Failure(row, f"style_{failure.kind}", str(failure))
+
+
+def _row(bulk: Bulk, job: Job) -> dict[str, Any]:
+    noise = derive_seed(bulk.request.seed, "noise", job.content.key)
+    seed = noise if job.content.seed is None else job.content.seed
+    return {"key": job.key, "split": job.split, "seed": seed, "noise_seed": noise}
+
+
+def _prepare(bulk: Bulk, job: Job, content: Content, style: Picture) -> Subject | Failure:
+    """The tensors of a job, and in its row what its JSON says of them."""
+    row, size = _row(bulk, job), bulk.stylizer.model.config.image_size
+    views = to_model(content.views, size)  # [V, 3, S, S]
+    cameras = content.cameras
+    try:
+        if job.hint == "camera":
+            assert bulk.hints is not None
+            hint = render_hint(bulk.run, bulk.hints, job.content.key, bulk.stylizer)
+            cameras = bulk.orbit
+        else:
+            hint = views
+        back, origin = _find_back(bulk, job, views, content.back, hint)
+    except FloatingPointError as error:
+        return Failure(row, "non_finite", str(error))
+    described = {
+        "name": job.content.name,
+        "content": job.content.key,
+        "label": job.label,
+        "files": content.files,
+        "style": {"name": job.style.name} | style.facts,
+        "hint": job.hint,
+        "back": origin,
+        "settings": asdict(_manner(bulk, job)[1]) | {"precision": bulk.request.precision},
+        "stylizer": bulk.stylizer.digest,
+    }
+    if cameras is None:
+        described["cameras"] = "unknown"
+        cameras = [{"name": view_name(index)} for index in range(len(hint))]
+    else:
+        described["convention"] = CONVENTION
+    return Subject(row | {"described": described}, views[0], back, hint, style.pixels, cameras)
+
+
+def _find_back(
+    bulk: Bulk, job: Job, views: torch.Tensor, given: np.ndarray | None, hint: torch.Tensor
+) -> tuple[torch.Tensor | None, str]:
+    """The back view [3, S, S] that a model sees, and where it is from.
+
+    "given" with the content, its "own" view from behind, "generated", or "none".
+    """
+    model, count = bulk.stylizer.model, len(views)
+    if given is not None:
+        return to_model(given[None], views.shape[-1])[0], "given"
+    behind = count // 2
+    if count > 1 and 180 - 360 * behind / count <= BACK_WITHIN:
+        return views[behind], "own"
+    if job.hint == "content" or not model.config.back_view:
+        return None, "none"
+    device = bulk.stylizer.device
+    seed = derive_seed(bulk.request.seed, "back", job.content.key)
+    shown = hint[len(hint) // 2 : len(hint) // 2 + 1].to(device)
+    made = generate_back(model, views[:1].to(device), shown, bulk.request.sampling, [seed])[0].cpu()
+    if not torch.isfinite(made).all():
+        raise FloatingPointError(f"{job.content.name}: the generated back view is not finite")
+    return made, "generated"
+
+
+def _encode(bulk: Bulk, subject: Subject, views: torch.Tensor) -> dict[str, bytes]:
+    """The members of a sample, from its views [V, 3, S, S] on the CPU."""
+    rgb, row = bulk.request.rgb, dict(subject.row)
+    members = {
+        f"{view_name(index)}.rgb.{codecs.EXTENSIONS[rgb]}": codecs.encode_rgb(image, rgb)
+        for index, image in enumerate(codecs.to_uint8(views))
+    }
+    described = row.pop("described")
+    facts = {"resolution": views.shape[-1], "views": subject.cameras}
+    members["json"] = codecs.encode_json(row | described | facts)
+    return members
