@@ -37,6 +37,16 @@ def shards(columns, split=None):
     return expand(f"{SHARD}.parquet", column=columns, shard=RUN.shard_names(split))
 
 
+def finetune_inputs():
+    """What is trained on, as images and where it is cached as latents; what is held out."""
+    trained = ["render", *(f"style-{name}" for name in RUN.finetuned_styles)]
+    inputs = shards([*trained, *RUN.latent_columns], "train")
+    if RUN.finetune.validation:
+        held_out = [f"style-{name}" for name in RUN.finetune.validation.styles]
+        inputs += shards([*trained, *held_out], RUN.finetune.validation.split)
+    return inputs
+
+
 def stylize_inputs(wildcards):
     """A shard of content, the same shard of the style where it carries the references, a model."""
     style = RUN.stylize.references[wildcards.reference].style
@@ -104,11 +114,28 @@ rule render:
         " > {log} 2>&1"
 
 
+rule encode:
+    input:
+        f"{SHARD}.parquet",
+    output:
+        multiext(f"{FOLDER}/latents-{{column}}/{{shard}}", ".tar", ".idx", ".parquet"),
+    log:
+        f"{FOLDER}/logs/encode/{{column}}/{{shard}}.log",
+    benchmark:
+        f"{FOLDER}/benchmarks/encode/{{column}}/{{shard}}.tsv"
+    resources:
+        mem_mb=8000,
+        runtime=120,
+    params:
+        run=ARGUMENTS,
+    shell:
+        "diffstyle360 encode {params.run} --column {wildcards.column} --shard {wildcards.shard}"
+        " > {log} 2>&1"
+
+
 rule finetune:
     input:
-        shards(["render", *(f"style-{name}" for name in RUN.finetuned_styles)], "train")
-        if RUN.finetune
-        else [],
+        finetune_inputs() if RUN.finetune else [],
     output:
         multiext(f"{FOLDER}/stylizer/", "config.json", "model.safetensors"),
     log:
@@ -165,6 +192,7 @@ rule evaluate:
 rule verify:
     input:
         shards(RUN.columns),
+        shards(RUN.latent_columns, "train"),
         shards(RUN.stylized_columns, RUN.stylized_split),
     output:
         f"{FOLDER}/verified.json",

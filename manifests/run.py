@@ -20,6 +20,7 @@ from manifests.rig import Explicit, Rig
 from manifests.sections import FilePath, Section
 
 MAX_LISTED_SEEDS = 1_000_000
+TRAIN_SPLIT = "train"  # the one that a fine-tune learns from
 
 
 def parse_seeds(text: str) -> Sequence[int]:
@@ -110,26 +111,63 @@ class Hints(Section):
         return self
 
 
+class Losses(Section):
+    """Weights of the terms beside the denoising error; 0 leaves a term out."""
+
+    view_consistency: Annotated[float, Field(ge=0)] = 0.0  # neighbouring views, by the true depth
+    identity: Annotated[float, Field(ge=0)] = 0.0  # what the reference net sees, against the target
+    style: Annotated[float, Field(ge=0)] = 0.0  # patch statistics, against the style image
+    below: Fraction = 0.3  # of the schedule: noisier clips have none of them
+
+
+class Validation(Section):
+    """What a fine-tune is looked at with: identities, and styles, that it never trains on."""
+
+    split: Name = "test"
+    styles: Annotated[tuple[Name, ...], Field(strict=False)] = ()  # of the run's, held out
+    every: Annotated[int, Field(ge=1)]  # steps
+    clips: Annotated[int, Field(ge=1)] = 8  # in styles trained on, and as many in those held out
+    sample_every: Annotated[int | None, Field(ge=1)] = None  # steps; none: no pictures
+
+
 class Finetune(Section):
     """DiffStyle360 on the train split of the rendered column and its styles."""
 
     styles: Annotated[
         tuple[Name, ...], Field(strict=False)
-    ] = ()  # which of the run's; none named: all of them
+    ] = ()  # which of the run's; none named: all but those held out for validation
+    train: Literal["all", "style"] = "all"  # style: what DiffStyle360 adds, on a base that is given
     steps: Annotated[int, Field(ge=1)]
-    batch: Annotated[int, Field(ge=1)] = 2  # clips a step, over all processes
+    batch: Annotated[int, Field(ge=1)] = 2  # clips a micro-batch, over all processes
+    accumulate: Annotated[int, Field(ge=1)] = 1  # micro-batches a step
     views: Annotated[int, Field(ge=1)] = 8  # consecutive views a clip
     hints: Hints = Hints()
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-4
+    realistic: Fraction = 0.1  # clips whose style image is a plain render, and so is the target
+    augment: bool = True  # style images mirrored, turned and cropped a little
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-4  # of new parts
+    inherited_rate: Annotated[float | None, Field(gt=0, le=1)] = (
+        None  # of what starts trained; none: a tenth of it, with a start, else the same
+    )
+    losses: Losses = Losses()
+    precision: Literal["exact", "fast"] = "exact"  # exact: float32 | fast: bfloat16
+    gradient_checkpointing: bool = False  # less memory, more time; changes no result
+    cache_latents: bool = False  # of a stylizer with an autoencoder: encode once, train on that
+    validation: Validation | None = None
     checkpoint_every: Annotated[int, Field(ge=1)] = 500  # steps
     start: FilePath = None  # a stylizer's folder; none: the small preset from random weights
 
 
 class Reference(Section):
-    """One style image: a file, or the one that each sample of a style's column carries."""
+    """One style image: a file, or the one that each sample of a style's column carries.
+
+    It may set dials of its own: the same style fainter, or a baseline beside it.
+    """
 
     image: FilePath = None
     style: Name | None = None
+    presence: Fraction | None = None  # none: the section's
+    temperature: Annotated[float | None, Field(gt=0, le=100)] = None
+    gated: bool | None = None
 
     @pydantic.model_validator(mode="after")
     def _one_of(self) -> "Reference":
@@ -145,11 +183,30 @@ class Stylize(Section):
     references: Annotated[dict[Name, Reference], Field(min_length=1)]
     model: FilePath = None  # a stylizer's folder; none: the one that this run fine-tunes
     hint: Literal["content", "camera"] = "content"
+    sampler: Literal["ddim", "dpm++", "unipc"] = "ddim"
     steps: Annotated[int, Field(ge=1, le=1000)] = 50
+    eta: Fraction = 0.0  # of ddim: the share of fresh noise in each step
     presence: Fraction = 1.0  # lambda: 0 is off, exactly
     temperature: Annotated[float, Field(gt=0, le=100)] = 1.0  # T: style keys are scaled by 1/T
+    gated: bool = True  # false: plain concatenation without the learned gate, a baseline
     content_guidance: Annotated[float, Field(ge=0)] = 1.0
     style_guidance: Annotated[float, Field(ge=0)] = 1.0
+    precision: Literal["exact", "fast"] = "exact"  # exact: float32 | fast: bfloat16
+
+    @pydantic.model_validator(mode="after")
+    def _eta_of_ddim(self) -> "Stylize":
+        if self.eta and self.sampler != "ddim":
+            raise ValueError(f"eta: {self.eta:g} is of ddim alone, but sampler is {self.sampler}")
+        return self
+
+    def sampling(self, reference: str) -> dict[str, Any]:
+        """How one reference is sampled: the section's settings, its own dials in their place."""
+        names = ("sampler", "steps", "eta", "content_guidance", "style_guidance")
+        own = self.references[reference]
+        dials = {name: getattr(own, name) for name in ("presence", "temperature", "gated")}
+        return {name: getattr(self, name) for name in names} | {
+            name: getattr(self, name) if value is None else value for name, value in dials.items()
+        }
 
 
 class Shards(Section):
@@ -182,12 +239,22 @@ class RunManifest(Section):
             if getattr(self, name) and self.rig.count < 2:
                 raise ValueError(f"{name}: needs a front and a back view, but rig.views is 1")
         if self.finetune:
-            if "train" not in self.identities:
-                raise ValueError("finetune: needs a split named 'train' under identities")
+            if TRAIN_SPLIT not in self.identities:
+                raise ValueError(f"finetune: needs a split named {TRAIN_SPLIT!r} under identities")
             if not self.styles:
                 raise ValueError("finetune: needs at least one entry under styles")
             for style in self.finetune.styles:
                 _must_be_one_of(style, self.styles, "finetune.styles", "styles")
+            self._check_validation(self.finetune)
+            for key in ("train", "cache_latents"):
+                if not self.finetune.start and getattr(self.finetune, key) not in ("all", False):
+                    raise ValueError(
+                        f"finetune.{key}: takes a stylizer to start from; give finetune.start"
+                    )
+            if self.finetune.losses.view_consistency and self.outputs.depth == "none":
+                raise ValueError(
+                    "finetune.losses.view_consistency: takes the depth, but outputs.depth is none"
+                )
             if self.finetune.views > self.rig.count:
                 raise ValueError(
                     f"finetune.views: {self.finetune.views} views in a clip, "
@@ -202,6 +269,21 @@ class RunManifest(Section):
             if not (self.stylize.model or self.finetune):
                 raise ValueError("stylize: needs a finetune section, or stylize.model: a folder")
         return self
+
+    def _check_validation(self, finetune: Finetune) -> None:
+        validation = finetune.validation
+        if validation is None:
+            return
+        where = "finetune.validation"
+        _must_be_one_of(validation.split, self.identities, f"{where}.split", "identities")
+        if validation.split == TRAIN_SPLIT:
+            raise ValueError(f"{where}.split: {TRAIN_SPLIT!r} is trained on; name another split")
+        for style in validation.styles:
+            _must_be_one_of(style, self.styles, f"{where}.styles", "styles")
+            if style in finetune.styles:
+                raise ValueError(f"{where}.styles: {style!r} is under finetune.styles as well")
+        if not self.finetuned_styles:
+            raise ValueError(f"{where}.styles: all styles are held out, none is left to train on")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -222,7 +304,23 @@ class RunManifest(Section):
         """The styles that the stylizer trains on."""
         if self.finetune is None:
             return ()
-        return self.finetune.styles or tuple(self.styles)
+        if self.finetune.styles:
+            return self.finetune.styles
+        validation = self.finetune.validation
+        held_out = validation.styles if validation else ()
+        return tuple(style for style in self.styles if style not in held_out)
+
+    @property
+    def encoded_columns(self) -> tuple[str, ...]:
+        """The rendered columns whose train split is encoded to latents."""
+        if self.finetune is None or not self.finetune.cache_latents:
+            return ()
+        return ("render", *(f"style-{name}" for name in self.finetuned_styles))
+
+    @property
+    def latent_columns(self) -> tuple[str, ...]:
+        """The columns that hold latents, of the train split."""
+        return tuple(f"latents-{name}" for name in self.encoded_columns)
 
     def count(self, split: str) -> int:
         """How many identities a split has."""
@@ -240,7 +338,10 @@ class RunManifest(Section):
 
     def digest(self) -> str:
         """SHA-256 of all that decides what the run writes; files count by content, not by path."""
-        content = self.model_dump(mode="json", exclude={"name", "allow_failed"})
+        content = self.model_dump(
+            mode="json",
+            exclude={"name": True, "allow_failed": True, "finetune": {"gradient_checkpointing"}},
+        )
         for section in (content["generator"], *content["styles"].values()):
             if (path := Path(section["source"])).is_absolute():
                 section["source"] = _digest_path(path)

@@ -10,8 +10,11 @@ import click
 
 from pipeline.bench import bench
 from pipeline.errors import PipelineError
+from pipeline.evaluation import evaluate
 from pipeline.folders import RunFolder, open_run
+from pipeline.options import is_given, stylize_content, takes_content
 from pipeline.tools import convert, device_option, doctor, export, mesh, sheet
+from pipeline.weights import convert_stylizer
 
 OUR_PACKAGES = ("manifests", "eg3d_renderer", "stylize", "pipeline")
 
@@ -48,7 +51,7 @@ def cli() -> None:
     """
 
 
-for command in (bench, convert, doctor, export, mesh, sheet):
+for command in (bench, convert, convert_stylizer, doctor, evaluate, export, mesh, sheet):
     cli.add_command(command)
 
 
@@ -188,6 +191,35 @@ def _open_request(out: Path | None, request: dict[str, Any]) -> RunFolder:
 
 @cli.command()
 @takes_run
+@click.option(
+    "--column", "columns", multiple=True, help="Only 'render' or 'style-NAME' (repeatable)."
+)
+@shard_option
+@device_option
+def encode(
+    manifest: Path, out: Path, columns: tuple[str, ...], shards: tuple[str, ...], device: str
+) -> None:
+    """Encode rendered columns to latents, for a fine-tune with `cache_latents`.
+
+    Writes latents-render and latents-style-NAME of the train split, with the autoencoder that
+    finetune.start has.
+    """
+    from manifests.run import TRAIN_SPLIT
+    from pipeline.devices import STYLIZE_THREADS, open_device
+    from pipeline.stages.encode import encode_shard, open_encoder
+
+    folder = open_run(manifest, out)
+    encoder = open_encoder(folder, open_device(device, STYLIZE_THREADS))
+    chosen = columns or folder.run.encoded_columns
+    for column in chosen:
+        wanted = shards or folder.run.shard_names(TRAIN_SPLIT)
+        for shard in _missing_shards(folder, f"latents-{column}", wanted):
+            encode_shard(encoder, column, shard)
+    _check_allowance(folder, [f"latents-{column}" for column in chosen], shards)
+
+
+@cli.command()
+@takes_run
 @click.option("--cpu", is_flag=True, help="Train on the CPU even where there is a GPU.")
 def finetune(manifest: Path, out: Path, cpu: bool) -> None:
     """Fine-tune DiffStyle360 on the train split; continues where it was stopped.
@@ -206,18 +238,45 @@ def finetune(manifest: Path, out: Path, cpu: bool) -> None:
 
 
 @cli.command()
-@takes_run
+@click.argument("manifest", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path),
+    help="Folder of all runs [runs]; with --content, of this stylization alone.",
+)  # fmt: skip
 @click.option("--reference", "references", multiple=True, help="Only this one (repeatable).")
 @shard_option
 @device_option
+@takes_content
 def stylize(
-    manifest: Path, out: Path, references: tuple[str, ...], shards: tuple[str, ...], device: str
+    manifest: Path | None,
+    out: Path | None,
+    references: tuple[str, ...],
+    shards: tuple[str, ...],
+    device: str,
+    **request: Any,
 ) -> None:
-    """Stylize a split, once per style reference."""
+    """Stylize a split, once per style reference: that of MANIFEST, or
+
+    \b
+        diffstyle360 stylize --content portraits --style ink.png --model stylizer --out inked
+
+    without a manifest, images of any origin: inked/stylized-ink/*.tar. An image that cannot be used
+    is a failed sample, whose record says why, and the others go on.
+    """
     from pipeline.devices import STYLIZE_THREADS, open_device
     from pipeline.stages.stylize import open_stylization, stylize_shard
 
-    folder = open_run(manifest, out)
+    if manifest is None:
+        if references:
+            raise click.UsageError("--reference goes with a manifest")
+        columns = stylize_content(request, out, shards, device)
+        if not shards:
+            _check_failures(columns[0].parent, columns, request["allow_failed"] or 0.0)
+        print(*columns, sep="\n")
+        return
+    if is_given(request):
+        raise click.UsageError("give a manifest, or --content and its options, not both")
+    folder = open_run(manifest, out or Path("runs"))
     where = open_device(device, STYLIZE_THREADS)
     stylization = open_stylization(folder, where)
     names = references or tuple(stylization.settings.references)
@@ -226,18 +285,6 @@ def stylize(
         for shard in _missing_shards(folder, f"stylized-{name}", wanted):
             stylize_shard(stylization, name, shard)
     _check_allowance(folder, [f"stylized-{name}" for name in names], shards)
-
-
-@cli.command()
-@takes_run
-def evaluate(manifest: Path, out: Path) -> None:
-    """Measure the stylized columns against the rendered truth, with baselines beside them."""
-    from pipeline.devices import EVALUATE_THREADS, open_device
-    from pipeline.stages.evaluate import evaluate_run
-
-    folder = open_run(manifest, out)
-    open_device("cpu", EVALUATE_THREADS)
-    print(f"{folder.metrics_path}: {evaluate_run(folder)} rows")
 
 
 @cli.command()
@@ -285,19 +332,23 @@ def _missing_shards(folder: RunFolder, column: str, shards: Sequence[str]) -> li
 
 def _check_allowance(folder: RunFolder, columns: Sequence[str], shards: Sequence[str]) -> None:
     """Exit with 1 where more samples failed than the manifest allows; only whole columns count."""
+    if not shards:
+        for column in columns:
+            path = folder.column(column)
+            _check_failures(path, [path], folder.run.allow_failed)
+
+
+def _check_failures(where: Path, columns: Sequence[Path], allowed: float) -> None:
     from pipeline.counts import count_column
 
-    if shards:
-        return
-    for column in columns:
-        count = count_column(folder.column(column))
-        if count.failed > folder.run.allow_failed * count.total:
-            print(
-                f"diffstyle360: {folder.column(column)}: {count.failed} of {count.total} samples "
-                f"failed, more than allow_failed {folder.run.allow_failed:g}: {count.summary()}",
-                file=sys.stderr,
-            )
-            sys.exit(1)
+    count = count_column(*columns)
+    if count.failed > allowed * count.total:
+        print(
+            f"diffstyle360: {where}: {count.failed} of {count.total} samples failed, "
+            f"more than allow_failed {allowed:g}: {count.summary()}",
+            file=sys.stderr,
+        )
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,11 @@ class RunFolder:
         return self.path / "finetune"
 
     @property
+    def samples(self) -> Path:
+        """The pictures that a fine-tune makes now and then."""
+        return self.checkpoints / "samples"
+
+    @property
     def stylizer(self) -> Path:
         """The model that `stylize` uses."""
         given = self.run.stylize.model if self.run.stylize else None
@@ -46,7 +51,7 @@ class RunFolder:
         return self.path / "report.html"
 
     def column(self, name: str) -> Path:
-        """The folder of a column: ``render``, ``style-NAME`` or ``stylized-NAME``."""
+        """The folder of a column: ``render``, ``style-``, ``latents-`` or ``stylized-NAME``."""
         return self.path / name
 
     @cached_property

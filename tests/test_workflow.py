@@ -130,6 +130,17 @@ def test_stages_follow_the_manifest(
         assert (f"rule {job}:" in shown.stdout) == (job in jobs), job
 
 
+def test_cached_latents_come_before_training(
+    write_manifest: Callable[..., Path], tmp_path: Path, tiny_model: Path
+) -> None:
+    manifest = write_manifest({"finetune.start": str(tiny_model), "finetune.cache_latents": True})
+    shown = subprocess.run(
+        snakemake(manifest, tmp_path, "-n"), cwd=ROOT, capture_output=True, text=True
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.count("rule encode:") == 2 * 2  # shards of train, columns
+
+
 def test_a_wrong_manifest_is_one_line(write_manifest: Callable[..., Path], tmp_path: Path) -> None:
     manifest = write_manifest({"sed": 1})
     done = subprocess.run(

@@ -4,6 +4,7 @@ import click
 
 from pipeline.bench.render import random_generator, render
 from pipeline.bench.shards import shards
+from pipeline.bench.stylize import stylize
 from pipeline.bench.workflow import workflow
 
 __all__ = ["bench", "random_generator"]
@@ -14,5 +15,5 @@ def bench() -> None:
     """Measure this machine: each prints a table, and writes JSON where asked."""
 
 
-for command in (render, shards, workflow):
+for command in (render, shards, stylize, workflow):
     bench.add_command(command)

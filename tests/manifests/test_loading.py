@@ -1,5 +1,6 @@
 """Every kind of error in a run manifest is one line with file, key and reason."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,17 +23,21 @@ def complaint(path: Path) -> str:
 
 
 RUNS = Path(manifests.__file__).parent / "runs"
-CHECKPOINTS = ["easy-khair-180-gpc0.8-trans10-025000.pkl"]  # that the examples name
 
 
 @pytest.mark.parametrize("name", [path.name for path in sorted(RUNS.glob("*.yaml"))])
 def test_shipped_manifests_load_where_their_checkpoints_are(name: str, tmp_path: Path) -> None:
     for folder in ("checkpoints", "manifests/runs"):
         (tmp_path / folder).mkdir(parents=True)
-    for checkpoint in CHECKPOINTS:
+    text = (RUNS / name).read_text()
+    for checkpoint in re.findall(r"source: .*checkpoints/([\w.-]+)", text):
         (tmp_path / "checkpoints" / checkpoint).touch()
+    for stylizer in re.findall(r"start: .*checkpoints/([\w.-]+)", text):
+        for file in ("config.json", "model.safetensors"):
+            (tmp_path / "checkpoints" / stylizer).mkdir(exist_ok=True)
+            (tmp_path / "checkpoints" / stylizer / file).touch()
     copy = tmp_path / "manifests" / "runs" / name
-    copy.write_bytes((RUNS / name).read_bytes())
+    copy.write_text(text)
     assert load_run(copy).name == copy.stem
 
 
@@ -72,6 +77,23 @@ def test_shipped_manifests_load_where_their_checkpoints_are(name: str, tmp_path:
         ("stylize.references.statue", {"image": "no.png"}, "stylize.references.statue.image: no"),
         ("stylize.model", "nowhere", "stylize.model: no config.json in"),
         ("finetune.start", "nowhere", "finetune.start: no config.json in"),
+        ("finetune.losses", {"identitty": 1.0}, "finetune.losses.identitty: unknown key; did you"),
+        ("finetune.losses", {"style": -1.0}, "finetune.losses.style: must be greater than or"),
+        ("finetune.train", "style", "finetune.train: takes a stylizer to start from; give fine"),
+        ("finetune.cache_latents", True, "finetune.cache_latents: takes a stylizer to start from"),
+        ("finetune.validation", {}, "finetune.validation.every: missing"),
+        ("finetune.validation", {"every": 1, "split": "tset"}, "finetune.validation.split: 'tset'"),
+        ("finetune.validation", {"every": 1, "split": "train"}, "finetune.validation.split: 'trai"),
+        (
+            "finetune.validation",
+            {"every": 1, "styles": ["statu"]},
+            "finetune.validation.styles: 's",
+        ),
+        (
+            "finetune.validation",
+            {"every": 1, "styles": ["statue"]},
+            "finetune.validation.styles: all styles are held out, none is left to train on",
+        ),
         ("finetune", None, "stylize: needs a finetune section, or stylize.model: a folder"),
         ("identities", {"test": 1}, "finetune: needs a split named 'train' under identities"),
         ("styles", {}, "finetune: needs at least one entry under styles"),
@@ -80,6 +102,19 @@ def test_shipped_manifests_load_where_their_checkpoints_are(name: str, tmp_path:
 )
 def test_wrong_value_is_named(write_manifest: Write, key: str, value: Any, expected: str) -> None:
     assert complaint(write_manifest({key: value})).startswith(expected)
+
+
+def test_what_is_held_out_is_not_trained_on(write_manifest: Write) -> None:
+    validation = {"every": 1, "styles": ["statue"]}
+    trained = {"finetune.styles": ["statue"], "finetune.validation": validation}
+    assert complaint(write_manifest(trained)).startswith(
+        "finetune.validation.styles: 'statue' is under finetune.styles as well"
+    )
+
+
+def test_view_consistency_takes_depth(write_manifest: Write) -> None:
+    changes = {"finetune.losses": {"view_consistency": 1.0}, "outputs.depth": "none"}
+    assert complaint(write_manifest(changes)).startswith("finetune.losses.view_consistency: takes")
 
 
 @pytest.mark.parametrize(

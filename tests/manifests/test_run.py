@@ -41,6 +41,30 @@ def test_digest_names_the_data_and_not_the_file(tmp_path: Path, write_manifest: 
     assert load_run(write_manifest({"seed": 2})).digest() != digest
 
 
+def test_styles_held_out_are_rendered_and_not_trained_on(write_manifest: Write) -> None:
+    styles = {name: {"source": f"procedural:{name}"} for name in ("statue", "ink", "clay")}
+    validation = {"every": 1, "styles": ["ink"]}
+    run = load_run(write_manifest({"styles": styles, "finetune.validation": validation}))
+    assert run.finetuned_styles == ("statue", "clay")
+    assert run.columns == ("render", "style-statue", "style-ink", "style-clay")
+    assert run.encoded_columns == run.latent_columns == ()
+
+
+def test_cached_latents_are_columns(tmp_path: Path, write_manifest: Write) -> None:
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_text("{}")
+    run = load_run(write_manifest({"finetune.start": ".", "finetune.cache_latents": True}))
+    assert run.encoded_columns == ("render", "style-statue")
+    assert run.latent_columns == ("latents-render", "latents-style-statue")
+
+
+def test_digest_leaves_out_what_changes_no_result(write_manifest: Write) -> None:
+    digest = load_run(write_manifest()).digest()
+    changed = load_run(write_manifest({"finetune.gradient_checkpointing": True})).digest()
+    assert changed == digest
+    assert load_run(write_manifest({"finetune.accumulate": 2})).digest() != digest
+
+
 def test_digest_follows_a_files_content(tmp_path: Path, write_manifest: Write) -> None:
     digests = []
     for name, content in [("a.png", b"1"), ("b.png", b"1"), ("b.png", b"2")]:

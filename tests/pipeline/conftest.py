@@ -46,6 +46,19 @@ def made_run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> RunF
     return folder
 
 
+@pytest.fixture(scope="session")
+def rendered_column(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The base column of the tiny run. Do not change it: copy it."""
+    base = tmp_path_factory.mktemp("rendered")
+    content = copy.deepcopy(TINY)
+    for section in ("styles", "finetune", "stylize"):
+        del content[section]
+    (base / "run.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    folder = open_run(base / "run.yaml", base / "runs")
+    make_columns(folder)
+    return folder.column("render")
+
+
 @pytest.fixture
 def copied_run(made_run: RunFolder, tmp_path: Path) -> RunFolder:
     """The made run in a folder of its own, to be damaged."""

@@ -49,6 +49,18 @@ def test_render_measures_its_stages(family: str, tmp_path: Path) -> None:
     assert figures["this machine: copy"]["GB/s"] > 0
 
 
-@pytest.mark.parametrize("verb", ["render", "shards", "workflow"])
+def test_stylize_gives_what_its_plain_form_gives(tmp_path: Path) -> None:
+    arguments = ["bench", "stylize", "demo", "--views", "9", "--steps", "2", "--identities", "2"]
+    arguments += ["--threads", "1", "--device", "cpu", "--json", f"{tmp_path}/a"]
+    shown = CliRunner().invoke(cli, arguments)
+    assert shown.exit_code == 0, shown.output
+    figures = json.loads((tmp_path / "a").read_text())["figures"]
+    assert 0 < figures["sampler beside plain"]["largest difference"] < 1e-3
+    assert figures["sampler beside plain"]["times faster"] > 0
+    assert figures["plain"]["s"] == pytest.approx(4 * figures["plain"]["s/identity"])
+    assert figures["sampler: products and convolutions"]["GFLOP/s"] > 0
+
+
+@pytest.mark.parametrize("verb", ["render", "shards", "stylize", "workflow"])
 def test_help(verb: str) -> None:
     assert CliRunner().invoke(cli, ["bench", verb, "--help"]).exit_code == 0

@@ -14,10 +14,11 @@ from pipeline.cli import cli, main
 from pipeline.folders import RunFolder, open_run
 from pipeline.shards.writer import ShardWriter
 from pipeline.stages.plan import plan_run
+from tests.pipeline.odd_images import encode, picture
 
 Write = Callable[..., Path]
 Run = Callable[..., "Done"]
-VERBS = ("plan", "render", "finetune", "stylize", "evaluate", "report", "verify")
+VERBS = ("plan", "render", "encode", "finetune", "stylize", "evaluate", "report", "verify")
 
 
 @dataclass
@@ -142,6 +143,79 @@ def test_too_many_failures_are_exit_code_1(
     assert done.returncode == code
     told = "1 of 4 samples failed, more than allow_failed 0.2: 1 non_finite (first test-00000000"
     assert (told in done.stderr) == (code == 1)
+
+
+@pytest.fixture
+def views(tmp_path: Path) -> Path:
+    """A folder with two identities of two views each, and beside it a style image."""
+    for number in range(4):
+        path = tmp_path / "in" / f"identity {number // 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(picture(seed=number), "PNG"))
+    (tmp_path / "ink.png").write_bytes(encode(picture(seed=9), "PNG"))
+    return tmp_path / "in"
+
+
+def test_images_are_stylized_without_a_manifest(
+    run: Run, views: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    column, out = tmp_path / "out" / "stylized-ink", tmp_path / "out"
+    asked = ("stylize", "--content", views, "--style", tmp_path / "ink.png", "--out", out)
+    asked += ("--model", tiny_model, "--steps", 1, "--shard-size", 1)
+    first = run(*asked, "--shard", "train-00001")
+    assert (first.returncode, first.stdout) == (0, f"{column}\n")
+    assert [path.stem for path in column.glob("*.tar")] == ["train-00001"]
+    made = (column / "train-00001.tar").stat().st_mtime_ns
+    second = run(*asked)
+    assert second.returncode == 0
+    assert (column / "train-00001.tar").stat().st_mtime_ns == made
+    (column / "train-00000.parquet").unlink()  # as a job that was killed leaves it
+    assert "stylized-ink/train-00000: 1/1" in run(*asked).stderr
+    assert run(*asked).stderr == ""
+    assert run("verify", column).returncode == 0
+    assert run("sheet", column, tmp_path / "sheet.webp").returncode == 0
+    told = refusal(run(*asked, "--seed", 1))
+    assert told.endswith("holds another stylization: its seed differs; choose another folder")
+    told = refusal(run(*asked, "--shard", "train-00009"))
+    assert told.startswith("no shard 'train-00009' in this request; train-00000 to train-00001")
+
+
+@pytest.mark.parametrize(("allowed", "code"), [(0.3, 1), (0.34, 0)])
+def test_images_that_fail_may_be_allowed(
+    run: Run, views: Path, tiny_model: Path, tmp_path: Path, allowed: float, code: int
+) -> None:
+    (views / "bad.png").touch()
+    done = run(
+        "stylize", "--content", views, "--style", tmp_path / "ink.png", "--out", tmp_path / "out",
+        "--model", tiny_model, "--steps", 1, "--allow-failed", allowed,
+    )  # fmt: skip
+    assert done.returncode == code
+    told = "1 of 3 samples failed, more than allow_failed 0.3: 1 empty (first bad: bad.png: "
+    assert (told in done.stderr) == (code == 1)
+
+
+def test_options_that_do_not_go_together_are_one_line(
+    run: Run, write_manifest: Write, tmp_path: Path
+) -> None:
+    out = ("--out", tmp_path / "out")
+    for arguments, told in [
+        ((), "Missing argument 'MANIFEST', or option '--content' or '--table'."),
+        (("--content", "x"), "give style images (--style), or a table that names them (--table)"),
+        (("--content", "x", "--style", "y", "--table", "z"), "give style images (--style), or a t"),
+        (("--content", "x", "--style", "y"), "Missing option '--model'."),
+        (
+            ("--content", "x", "--style", "y", "--model", "z", "--reference", "a"),
+            "--reference goes",
+        ),
+        (("--content", "x", "--presence", "nan"), "Invalid value for '--presence': nan is not a f"),
+        (("--content", "x", "--temperature", 0), "Invalid value for '--temperature': 0.0 is not"),
+        (("--table", tmp_path / "none.csv", "--model", "z"), f"{tmp_path / 'none.csv'}: cannot re"),
+        ((write_manifest(), "--steps", 3), "give a manifest, or --content and its options, not b"),
+    ]:
+        assert refusal(run("stylize", *arguments, *out)).startswith(told)
+    missing = refusal(run("stylize", "--content", "x", "--style", "y", "--model", "z"))
+    assert missing == "Missing option '--out'."
+    assert not (tmp_path / "out").exists()
 
 
 def test_verify_names_the_damage(run: Run, copied_run: RunFolder) -> None:

@@ -2,74 +2,14 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import torch
 
+from manifests.run import Finetune, Losses, Validation
 from pipeline.errors import PipelineError
 from pipeline.folders import RunFolder
-from pipeline.images import to_model
-from pipeline.shards.reader import Column, read_clip
-from pipeline.stages.finetune import Clips, finetune_run
+from pipeline.stages.finetune import _settings, finetune_run
 from tests.pipeline.conftest import make_columns
 
 Open = Callable[..., RunFolder]
-
-
-def open_clips(folder: RunFolder, camera: float = 0.0) -> Clips:
-    assert folder.run.finetune is not None
-    hints = folder.run.finetune.hints.model_copy(update={"content": 1 - camera, "camera": camera})
-    return Clips(folder, folder.run.finetune.model_copy(update={"hints": hints}), 32)
-
-
-def test_clip_is_content_style_and_target_of_one_identity(made_run: RunFolder) -> None:
-    clips = open_clips(made_run)
-    render, style = (Column(made_run.column(name)) for name in ("render", "style-statue"))
-    for number in range(6):
-        clip = clips.clip(number)
-        key = clip["key"]
-        content = to_model(read_clip(render, key, range(4)), 32)
-        styled = to_model(read_clip(style, key, range(4)), 32)
-        torch.testing.assert_close(clip["front"], content[0])
-        torch.testing.assert_close(clip["back"], content[2])
-        start = next(s for s in range(4) if torch.equal(styled[s], clip["target"][0]))
-        views = [start, (start + 1) % 4]
-        torch.testing.assert_close(clip["target"], styled[views])
-        torch.testing.assert_close(clip["hint"], content[views])
-        reference = style.read(key, ["reference_00.rgb"])["reference_00.rgb.png"]
-        torch.testing.assert_close(clip["style"], to_model(reference[None], 32)[0])
-
-
-def test_camera_hint_is_never_the_content(made_run: RunFolder) -> None:
-    clips = open_clips(made_run, camera=1.0)
-    render = Column(made_run.column("render"))
-    views = {key: to_model(read_clip(render, key, range(4)), 32) for key in clips.keys}
-    for number in range(9):
-        clip = clips.clip(number)
-        shown = {
-            key
-            for key, images in views.items()
-            for view in images
-            if torch.equal(view, clip["hint"][0])
-        }
-        assert shown
-        assert clip["key"] not in shown
-
-
-def test_epochs_visit_every_identity_once(made_run: RunFolder) -> None:
-    clips = open_clips(made_run)
-    keys = [clips.clip(number)["key"] for number in range(12)]
-    for epoch in range(4):
-        assert sorted(keys[3 * epoch : 3 * epoch + 3]) == clips.keys
-    assert len({tuple(keys[i : i + 3]) for i in range(0, 12, 3)}) > 1
-
-
-def test_clip_is_the_same_whatever_came_before(made_run: RunFolder) -> None:
-    first, second = open_clips(made_run, 0.5), open_clips(made_run, 0.5)
-    first.clip(3)
-    a, b = first.batch(range(4, 6)), second.batch(range(4, 6))
-    assert a.keys == b.keys
-    for name in ("front", "back", "style", "hint", "target"):
-        torch.testing.assert_close(getattr(a, name), getattr(b, name), rtol=0, atol=0)
-    assert a.target.shape == (2, 2, 3, 32, 32)
 
 
 def test_training_leaves_a_stylizer_and_a_loss_for_each_step(made_run: RunFolder) -> None:
@@ -88,6 +28,30 @@ def test_training_again_gives_the_same_bytes(made_run: RunFolder, copied_run: Ru
         path.rmdir()
     finetune_run(copied_run)
     assert (copied_run.stylizer / "model.safetensors").read_bytes() == before
+
+
+def test_every_setting_of_the_manifest_reaches_the_training() -> None:
+    looks = Validation(every=7, clips=3, sample_every=9)
+    losses = Losses(view_consistency=0.1, identity=0.2, style=0.3, below=0.4)
+    wanted = Finetune(
+        steps=5, batch=3, accumulate=2, learning_rate=0.01, inherited_rate=0.02, train="style",
+        precision="fast", gradient_checkpointing=True, checkpoint_every=4, losses=losses,
+        validation=looks,
+    )  # fmt: skip
+    settings = _settings(wanted, 11)
+    same = (
+        "steps", "batch", "accumulate", "learning_rate", "inherited_rate", "train", "precision",
+        "gradient_checkpointing", "checkpoint_every",
+    )  # fmt: skip
+    for name in same:
+        assert getattr(settings, name) == getattr(wanted, name), name
+    assert settings.weights == {"view_consistency": 0.1, "identity": 0.2, "style": 0.3}
+    assert (settings.terms_below, settings.seed) == (0.4, 11)
+    assert (settings.validate_every, settings.validation_clips, settings.sample_every) == (7, 3, 9)
+
+
+def test_nothing_is_inherited_from_random_weights() -> None:
+    assert _settings(Finetune(steps=1, learning_rate=0.01), 0).inherited_rate == 0.01
 
 
 def test_what_training_takes_is_named(open_variant: Open, copied_run: RunFolder) -> None:

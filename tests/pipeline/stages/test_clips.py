@@ -1,0 +1,139 @@
+"""Clips are what they should be made of, and the same whatever came before."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.errors import PipelineError
+from pipeline.folders import RunFolder
+from pipeline.images import to_model
+from pipeline.shards.reader import Column, read_clip
+from pipeline.stages.clips import FAR, Clips
+
+SIZE = 32
+PLAIN = {"realistic": 0.0, "augment": False}
+
+
+def alter(folder: RunFolder, **finetune: Any) -> RunFolder:
+    """The same folder under a manifest with other finetune settings."""
+    section = folder.run.finetune
+    assert section is not None
+    for key in ("hints", "losses"):
+        if key in finetune:
+            finetune[key] = getattr(section, key).model_copy(update=finetune[key])
+    section = section.model_copy(update=PLAIN | finetune)
+    run = folder.run.model_copy(update={"finetune": section})
+    return dataclasses.replace(folder, run=run)
+
+
+def open_clips(folder: RunFolder, held_out: bool = False, **finetune: Any) -> Clips:
+    split = "test" if held_out else "train"
+    return Clips(alter(folder, **finetune), split, ["statue"], SIZE, held_out=held_out)
+
+
+def test_clip_is_content_style_and_target_of_one_identity(made_run: RunFolder) -> None:
+    clips = open_clips(made_run)
+    render, style = (Column(made_run.column(name)) for name in ("render", "style-statue"))
+    for number in range(6):
+        clip = clips.clip(number)
+        key = clip["key"]
+        content = to_model(read_clip(render, key, range(4)), SIZE)
+        styled = to_model(read_clip(style, key, range(4)), SIZE)
+        torch.testing.assert_close(clip["front"], content[0])
+        torch.testing.assert_close(clip["back"], content[2])
+        start = next(s for s in range(4) if torch.equal(styled[s], clip["target"][0]))
+        views = [start, (start + 1) % 4]
+        torch.testing.assert_close(clip["target"], styled[views])
+        torch.testing.assert_close(clip["hint"], content[views])
+        reference = style.read(key, ["reference_00.rgb"])["reference_00.rgb.png"]
+        torch.testing.assert_close(clip["style"], to_model(reference[None], SIZE)[0])
+        assert "depth" not in clip
+
+
+def test_camera_hint_is_never_the_content(made_run: RunFolder) -> None:
+    clips = open_clips(made_run, hints={"content": 0.0, "camera": 1.0})
+    for number in range(9):
+        drawn = clips.draw(number)
+        assert drawn.hinted != drawn.key
+        shown = to_model(read_clip(clips.columns["render"], drawn.hinted, drawn.views), SIZE)
+        torch.testing.assert_close(clips.clip(number)["hint"], shown)
+
+
+def test_realistic_clips_have_a_plain_target_and_another_identitys_looks(
+    made_run: RunFolder,
+) -> None:
+    clips = open_clips(made_run, realistic=0.5)
+    drawn = [clips.draw(number) for number in range(40)]
+    realistic = [d for d in drawn if d.style == "render"]
+    assert 8 < len(realistic) < 32
+    for d in drawn:
+        assert d.reference[0] == d.style
+        assert (d.reference[1] != d.key) == (d.style == "render")
+    number = drawn.index(realistic[0])
+    clip, render = clips.clip(number), clips.columns["render"]
+    target = to_model(read_clip(render, realistic[0].key, realistic[0].views), SIZE)
+    torch.testing.assert_close(clip["target"], target)
+    lent = to_model(read_clip(render, realistic[0].reference[1], [0]), SIZE)[0]
+    torch.testing.assert_close(clip["style"], lent)
+
+
+def test_only_the_style_image_is_augmented(made_run: RunFolder) -> None:
+    plain, changed = open_clips(made_run), open_clips(made_run, augment=True)
+    for number in range(3):
+        a, b, again = plain.clip(number), changed.clip(number), changed.clip(number)
+        assert not torch.equal(a["style"], b["style"])
+        assert torch.equal(b["style"], again["style"])
+        for name in ("front", "back", "hint", "target"):
+            assert torch.equal(a[name], b[name])
+
+
+def test_epochs_visit_every_identity_once(made_run: RunFolder) -> None:
+    clips = open_clips(made_run)
+    keys = [clips.draw(number).key for number in range(12)]
+    for epoch in range(4):
+        assert sorted(keys[3 * epoch : 3 * epoch + 3]) == clips.keys
+    assert len({tuple(keys[i : i + 3]) for i in range(0, 12, 3)}) > 1
+
+
+def test_clip_is_the_same_whatever_came_before(made_run: RunFolder) -> None:
+    settings = {"hints": {"camera": 1.0}, "realistic": 0.3, "augment": True}
+    first, second = open_clips(made_run, **settings), open_clips(made_run, **settings)
+    first.clip(3)
+    a, b = first.batch(range(4, 6)), second.batch(range(4, 6))
+    assert a.keys == b.keys
+    for name in ("front", "back", "style", "hint", "target"):
+        torch.testing.assert_close(getattr(a, name), getattr(b, name), rtol=0, atol=0)
+    assert a.target.shape == (2, 2, 3, SIZE, SIZE)
+
+
+def test_geometry_is_the_targets_and_comes_where_a_term_takes_it(made_run: RunFolder) -> None:
+    clips = open_clips(made_run, losses={"view_consistency": 1.0})
+    batch, drawn = clips.batch([0, 1]), clips.draw(1)
+    assert batch.depth is not None
+    assert batch.cameras is not None
+    column = clips.columns[drawn.style]
+    meta = column.read(drawn.key, ["json"])["json"]
+    levels = read_clip(column, drawn.key, drawn.views, "depth")
+    nothing = torch.from_numpy(levels == 65535)
+    assert torch.equal(batch.depth[1, :, 0] == FAR, nothing)
+    assert batch.background == FAR
+    near, end = meta["depth"]["start"], meta["depth"]["end"]
+    seen = batch.depth[1, :, 0][~nothing]
+    assert ((seen > near) & (seen < end)).all()
+    labels = [meta["views"][view]["label"] for view in drawn.views]
+    np.testing.assert_allclose(batch.cameras[1].numpy(), labels, rtol=1e-6)
+
+
+def test_held_out_clips_take_styles_in_turn_and_change_nothing(made_run: RunFolder) -> None:
+    settings = {"realistic": 1.0, "augment": True}
+    clips = open_clips(made_run, held_out=True, **settings)
+    drawn = [clips.draw(number) for number in range(4)]
+    assert {d.style for d in drawn} == {"style-statue"}
+    assert {d.key for d in drawn} == {"test-00000000"}
+    assert all(d.augmented is None for d in drawn)
+    assert clips.batch([2]).keys == ["test-00000000"]
+    with pytest.raises(PipelineError, match="1 identities of split 'test'"):
+        open_clips(made_run, held_out=True, hints={"content": 0.0, "camera": 1.0})
