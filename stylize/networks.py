@@ -131,10 +131,16 @@ def build_back_denoiser(config: StylizerConfig) -> UNet2DConditionModel:
 
 
 def add_lora(encoder: UNet2DConditionModel, rank: int) -> None:
-    """Low-rank updates on the encoder's self-attentions (Hu et al. 2021), zero at the start."""
+    """Low-rank updates on the encoder's self-attentions (Hu et al. 2021), zero at the start.
+
+    The last has none: states are read before an attention, and nothing is read after this one.
+    """
     from peft import LoraConfig  # takes seconds to import
 
-    encoder.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=LORA_TARGETS))
+    sites = [name for name in attentions(encoder) if name.endswith(".attn1")]
+    last = [name for name in sites if name.startswith("up_blocks.")][-1]
+    names = {"target_modules": LORA_TARGETS, "exclude_modules": rf"{last}\..*"}
+    encoder.add_adapter(LoraConfig(r=rank, lora_alpha=rank, **names))
 
 
 def share_weights(encoder: nn.Module, base: nn.Module) -> None:
