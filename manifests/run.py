@@ -186,6 +186,7 @@ class Stylize(Section):
     sampler: Literal["ddim", "dpm++", "unipc"] = "ddim"
     steps: Annotated[int, Field(ge=1, le=1000)] = 50
     eta: Fraction = 0.0  # of ddim: the share of fresh noise in each step
+    start: Literal["noise", "hint"] = "noise"  # hint: the hint's own latents, noised
     presence: Fraction = 1.0  # lambda: 0 is off, exactly
     temperature: Annotated[float, Field(gt=0, le=100)] = 1.0  # T: style keys are scaled by 1/T
     gated: bool = True  # false: plain concatenation without the learned gate, a baseline
@@ -201,7 +202,7 @@ class Stylize(Section):
 
     def sampling(self, reference: str) -> dict[str, Any]:
         """How one reference is sampled: the section's settings, its own dials in their place."""
-        names = ("sampler", "steps", "eta", "content_guidance", "style_guidance")
+        names = ("sampler", "steps", "eta", "start", "content_guidance", "style_guidance")
         own = self.references[reference]
         dials = {name: getattr(own, name) for name in ("presence", "temperature", "gated")}
         return {name: getattr(self, name) for name in names} | {

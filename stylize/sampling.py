@@ -13,6 +13,7 @@ from stylize.config import StylizerConfig, StylizerError
 from stylize.model import DiffStyle360
 
 SAMPLERS = ("ddim", "dpm++", "unipc")
+STARTS = ("noise", "hint")
 LATENT_PIXELS_AT_ONCE = 48 * 64 * 64  # through the denoiser: 48 views of 512 px, about 5 GB in bf16
 
 
@@ -21,14 +22,17 @@ class Sampling:
     """How to sample. `sampler`: "ddim" (Song et al. 2021, with `eta`), "dpm++" (DPM-Solver++, Lu et
     al. 2022) or "unipc" (Zhao et al. 2023), of diffusers.
 
-    `presence`, `temperature`, `gated`: as in `attention.References`. `content_guidance`,
-    `style_guidance`: the weights of eps_0 + w_c (eps_c - eps_0) + w_s (eps_cs - eps_c); a pass
-    whose weight comes out as zero is not run, so (1, 1) is one pass, and w_c = w_s are two.
+    `start`: the first latents are "noise", or the hint's own noised to the first timestep ("hint",
+    DiffPortrait360's 3D-aware start). `presence`, `temperature`, `gated`: as in
+    `attention.References`. `content_guidance`, `style_guidance`: the weights of
+    eps_0 + w_c (eps_c - eps_0) + w_s (eps_cs - eps_c); a pass whose weight comes out as zero is not
+    run, so (1, 1) is one pass, and w_c = w_s are two.
     """
 
     steps: int = 50
     sampler: str = "ddim"
     eta: float = 0.0
+    start: str = "noise"
     presence: float = 1.0
     temperature: float = 1.0
     gated: bool = True
@@ -44,6 +48,8 @@ class Sampling:
             raise StylizerError(f"sampler: {self.sampler!r} is not one of {', '.join(SAMPLERS)}")
         if not 0 <= self.eta <= 1:
             raise StylizerError(f"eta: {self.eta} is not in [0, 1]")
+        if self.start not in STARTS:
+            raise StylizerError(f"start: {self.start!r} is not one of {', '.join(STARTS)}")
         if self.eta and self.sampler != "ddim":
             raise StylizerError(f"eta: {self.eta} is of ddim alone, the sampler is {self.sampler}")
 
@@ -85,10 +91,12 @@ def stylize_views(
         styles = model.encode(style.reshape(-1, *style.shape[-3:]))
         contents = [model.encode(images) for images in (front, back) if images is not None]
         hint_latents = None
-        if config.hint_residual:
-            hint_latents = model.encode(hint.flatten(0, 1)).unflatten(0, (batch, views))
+        if config.hint_residual or sampling.start == "hint":
+            hint_latents = model.encode(hint.flatten(0, 1)).float().unflatten(0, (batch, views))
         embedded = model.embed_hint(hint.flatten(0, 1))
         latents = draw()  # [B, V, C, h, w]
+        if sampling.start == "hint":
+            latents = scheduler.add_noise(hint_latents, latents, scheduler.timesteps[:1])
         for t in scheduler.timesteps:
             time = t.reshape(1).to(device)
             known = _Known(
@@ -98,7 +106,7 @@ def stylize_views(
                 None
                 if passes.keys() == {"none"}
                 else _camera_residuals(model, latents, time, embedded),
-                hint_latents,
+                hint_latents if config.hint_residual else None,
             )
             offsets = [int(torch.randint(views, (), generator=g)) for g in generators]
             windows = torch.stack(

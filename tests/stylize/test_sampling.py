@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 
 from stylize.banks import BankCache
 from stylize.config import StylizerError
-from stylize.sampling import Sampling, circular_windows, guidance_passes, stylize_views
+from stylize.sampling import (
+    Sampling,
+    build_scheduler,
+    circular_windows,
+    guidance_passes,
+    stylize_views,
+)
 
 
 @given(st.integers(1, 40), st.integers(1, 16), st.integers(0, 100))
@@ -83,6 +89,7 @@ def test_presence_zero_ignores_style_and_its_dials(model, triplets):
         {"sampler": "dpm++"},
         {"sampler": "unipc"},
         {"eta": 0.5},
+        {"start": "hint"},
         {"gated": False},
     ],
 )
@@ -100,6 +107,7 @@ def test_options_change_the_result_and_stay_finite(model, triplets, options):
         ({"temperature": 0.0}, "temperature"),
         ({"steps": 0}, "steps"),
         ({"sampler": "euler"}, "sampler"),
+        ({"start": "content"}, "start"),
         ({"sampler": "dpm++", "eta": 0.5}, "eta"),
         ({"style": torch.zeros(3, 8, 8)}, "image"),
     ],
@@ -189,6 +197,22 @@ def test_the_seam_is_no_worse_than_what_lies_within(make_model, tiny, monkeypatc
     line = torch.tensor([0, 2, 4, 6, 8])[:, None] + torch.arange(4)
     monkeypatch.setattr("stylize.sampling.circular_windows", lambda *_: line)
     assert seam_ratio() > 5
+
+
+def test_a_start_at_the_hint_keeps_what_one_step_cannot_change(make_model, tiny, triplets):
+    """With an epsilon of zero, what comes back is what went in."""
+    model = make_model(tiny)
+    model.denoiser.conv_out.weight.data.zero_()
+    model.denoiser.conv_out.bias.data.zero_()
+    hint = triplets.hint[:1] * 0.01
+    sampling = Sampling(steps=1, start="hint")
+    noise = torch.randn(3, 12, 8, 8, generator=torch.Generator().manual_seed(1))
+    scheduler = build_scheduler(sampling, tiny)
+    kept = scheduler.alphas_cumprod[scheduler.timesteps[0]]
+    start = kept.sqrt() * model.encode(hint[0]) + (1 - kept).sqrt() * noise
+    out = stylize_views(model, triplets.front[:1], None, hint, triplets.style[0], sampling, [1])
+    expected = model.decode(start / kept.sqrt()).clamp(-1, 1)
+    torch.testing.assert_close(out[0], expected, rtol=1e-3, atol=1e-4)
 
 
 def test_fresh_noise_follows_the_seed(model, triplets):

@@ -101,6 +101,7 @@ def test_camera_hint_shows_another_identity(open_bulk: Open) -> None:
         ("gated", False),
         ("sampler", "unipc"),
         ("eta", 0.5),
+        ("start", "hint"),
         ("steps", 3),
         ("style_guidance", 2),
         ("precision", "fast"),
