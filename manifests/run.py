@@ -184,7 +184,7 @@ class Stylize(Section):
     model: FilePath = None  # a stylizer's folder; none: the one that this run fine-tunes
     hint: Literal["content", "camera"] = "content"
     sampler: Literal["ddim", "dpm++", "unipc"] = "ddim"
-    steps: Annotated[int, Field(ge=1, le=1000)] = 50
+    steps: Annotated[int, Field(ge=1, le=500)] = 50
     eta: Fraction = 0.0  # of ddim: the share of fresh noise in each step
     start: Literal["noise", "hint"] = "noise"  # hint: the hint's own latents, noised
     presence: Fraction = 1.0  # lambda: 0 is off, exactly

@@ -10,6 +10,8 @@ from torch import nn
 
 from stylize.attention import Banks
 
+SAMPLED = 32  # values of a parameter
+
 
 class BankCache:
     """Banks by what they depend on: the weights that read, the latents read, and the timestep.
@@ -54,16 +56,24 @@ class BankCache:
         return banks
 
     def _hash_weights(self, net: nn.Module) -> str:
-        """SHA-256 over the parameters, hashed again only after the norm of one has changed."""
+        """SHA-256 over the parameters, hashed again only after they have visibly changed."""
         parameters = [parameter.detach() for parameter in net.parameters()]
-        norms = torch.stack(torch._foreach_norm(parameters, dtype=torch.float32)).tolist()
+        seen = _sample(parameters)
         known = self._weights.get(net)
-        if known is None or known[0] != norms:
+        if known is None or known[0] != seen:
             digest = hashlib.sha256()
             for parameter in parameters:
                 digest.update(_bytes(parameter))
-            known = self._weights[net] = (norms, digest.hexdigest())
+            known = self._weights[net] = (seen, digest.hexdigest())
         return known[1]
+
+
+def _sample(parameters: list[torch.Tensor]) -> list[float]:
+    """The norm of each parameter and some of its values: what any training step moves."""
+    norms = torch._foreach_norm(parameters, dtype=torch.float32)
+    flat = [parameter.reshape(-1) for parameter in parameters]
+    values = [p[:: max(1, len(p) // SAMPLED)][:SAMPLED].float() for p in flat]
+    return torch.cat([torch.stack(norms), *values]).tolist()
 
 
 def _bytes(tensor: torch.Tensor) -> memoryview:

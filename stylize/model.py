@@ -47,7 +47,7 @@ class DiffStyle360(nn.Module):
     def __init__(self, config: StylizerConfig, seed: int = 0) -> None:
         super().__init__()
         self.config = config
-        with torch.random.fork_rng(), quiet_diffusers():
+        with torch.random.fork_rng(devices=[]), quiet_diffusers():
             torch.manual_seed(seed)
             unet = build_unet(config)
             self.camera_net = build_camera_net(unet, config)
@@ -88,6 +88,7 @@ class DiffStyle360(nn.Module):
 
         front, back: latents [B, C, h, w]; one net reads both (dual appearance).
         """
+        t = self.reference_time(t)
         if back is None:
             return self.read(self.reference_net, front, t)
         both = self.read(self.reference_net, torch.cat([front, back]), torch.cat([t, t]))
@@ -95,14 +96,14 @@ class DiffStyle360(nn.Module):
 
     def style_banks(self, style: torch.Tensor, t: torch.Tensor) -> Banks:
         """Style states of the reference image's latents [B, C, h, w] at timestep t [B]."""
-        return self.read(self.style_encoder, style, t)
+        return self.read(self.style_encoder, style, self.reference_time(t))
 
     def read(self, net: UNet2DConditionModel, latents: torch.Tensor, t: torch.Tensor) -> Banks:
-        """The states that a reference net hands over for clean latents [B, C, h, w]."""
+        """The states that a reference net hands over for clean latents [B, C, h, w] at t [B]."""
         banks: Banks = {}
         net(
             latents.to(self.dtype),
-            self.reference_time(t),
+            t,
             encoder_hidden_states=self.prompt,
             cross_attention_kwargs={"banks": banks},
         )

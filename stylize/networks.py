@@ -139,8 +139,14 @@ def add_lora(encoder: UNet2DConditionModel, rank: int) -> None:
 
     sites = [name for name in attentions(encoder) if name.endswith(".attn1")]
     last = [name for name in sites if name.startswith("up_blocks.")][-1]
-    names = {"target_modules": LORA_TARGETS, "exclude_modules": rf"{last}\..*"}
-    encoder.add_adapter(LoraConfig(r=rank, lora_alpha=rank, **names))
+    encoder.add_adapter(
+        LoraConfig(
+            r=rank,
+            lora_alpha=rank,
+            target_modules=LORA_TARGETS,
+            exclude_modules=rf"{last}\..*",
+        )
+    )
 
 
 def share_weights(encoder: nn.Module, base: nn.Module) -> None:

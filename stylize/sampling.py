@@ -1,5 +1,6 @@
 """From noise to stylized views around the head."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from stylize.model import DiffStyle360
 
 SAMPLERS = ("ddim", "dpm++", "unipc")
 STARTS = ("noise", "hint")
+FEW, NOISY = 10, 0.8  # from so many steps on, the first is in the noisiest fifth of the schedule
 LATENT_PIXELS_AT_ONCE = 48 * 64 * 64  # through the denoiser: 48 views of 512 px, about 5 GB in bf16
 
 
@@ -42,6 +44,9 @@ class Sampling:
     def __post_init__(self) -> None:
         if not 0 <= self.presence <= 1:
             raise StylizerError(f"presence: {self.presence} is not in [0, 1]")
+        for name in ("content_guidance", "style_guidance"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise StylizerError(f"{name}: {getattr(self, name)} is not a weight >= 0")
         if not self.temperature > 0:
             raise StylizerError(f"temperature: {self.temperature} is not above 0")
         if self.sampler not in SAMPLERS:
@@ -97,17 +102,19 @@ def stylize_views(
         latents = draw()  # [B, V, C, h, w]
         if sampling.start == "hint":
             latents = scheduler.add_noise(hint_latents, latents, scheduler.timesteps[:1])
-        for t in scheduler.timesteps:
+        content: Banks = {}
+        styled: Banks = {}
+        for number, t in enumerate(scheduler.timesteps):
             time = t.reshape(1).to(device)
-            known = _Known(
-                time,
-                _content_banks(model, contents, time, content_banks),
-                _style_banks(model, styles, time, style_banks) if "both" in passes else {},
-                None
-                if passes.keys() == {"none"}
-                else _camera_residuals(model, latents, time, embedded),
-                hint_latents if config.hint_residual else None,
-            )
+            if number == 0 or config.reference_timestep == "same":
+                content = _content_banks(model, contents, time, content_banks)
+                if "both" in passes:
+                    styled = _style_banks(model, styles, time, style_banks)
+            residuals = None
+            if passes.keys() != {"none"}:
+                residuals = _camera_residuals(model, latents, time, embedded)
+            base = hint_latents if config.hint_residual else None
+            known = _Known(time, content, styled, residuals, base)
             offsets = [int(torch.randint(views, (), generator=g)) for g in generators]
             windows = torch.stack(
                 [circular_windows(views, config.window, offset) for offset in offsets]
@@ -124,15 +131,25 @@ def stylize_views(
 def build_scheduler(
     sampling: Sampling, config: StylizerConfig
 ) -> DDIMScheduler | DPMSolverMultistepScheduler | UniPCMultistepScheduler:
-    """The sampler with its timesteps set. Raises StylizerError for an impossible number."""
-    if not 1 <= sampling.steps <= config.train_timesteps:
-        raise StylizerError(f"steps: {sampling.steps} is not in 1..{config.train_timesteps}")
+    """The sampler with its timesteps set: each of the schedule's `steps`-th part, from the least.
+
+    Raises StylizerError for a number that cannot be, or that would begin far below full noise.
+    """
+    most = config.train_timesteps // 2
+    if not 1 <= sampling.steps <= most:
+        raise StylizerError(f"steps: {sampling.steps} is not in 1..{most}")
     scheduler = DDIMScheduler(**config.schedule())
     if sampling.sampler == "dpm++":
         scheduler = DPMSolverMultistepScheduler.from_config(scheduler.config)
     elif sampling.sampler == "unipc":
         scheduler = UniPCMultistepScheduler.from_config(scheduler.config)
     scheduler.set_timesteps(sampling.steps)
+    first = int(scheduler.timesteps[0])
+    if sampling.steps >= FEW and first < NOISY * config.train_timesteps:
+        raise StylizerError(
+            f"steps: {sampling.steps} would begin at timestep {first} of "
+            f"{config.train_timesteps}, where an image is no noise yet; take 50, or a divisor"
+        )
     return scheduler
 
 

@@ -1,11 +1,11 @@
-"""Sampling by the method's equations, nothing shared, nothing fused: what the sampler is held to.
+"""Sampling by the method's equations, nothing shared or fused: what the sampler is held to.
 
 It takes the weights of a `DiffStyle360` and gives what `stylize_views` gives, slowly.
 """
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor
@@ -23,10 +23,18 @@ from stylize.sampling import build_scheduler, circular_windows, guidance_passes
 
 
 def stylize_plainly(
-    model: DiffStyle360, content: torch.Tensor, styles: torch.Tensor, sampling: Sampling
+    model: DiffStyle360,
+    content: torch.Tensor,
+    styles: torch.Tensor,
+    sampling: Sampling,
+    *,
+    fused: bool = False,
 ) -> torch.Tensor:
-    """Identities [I, V, 3, S, S] in styles [K, 3, S, S], seeds 0..I-1: [K, I, V, 3, S, S]."""
-    with torch.inference_mode(), plain_attention(model):
+    """Identities [I, V, 3, S, S] in styles [K, 3, S, S], seeds 0..I-1: [K, I, V, 3, S, S].
+
+    `fused` leaves the model's own attention in place.
+    """
+    with torch.inference_mode(), nullcontext() if fused else plain_attention(model):
         return torch.stack(
             [
                 torch.stack(

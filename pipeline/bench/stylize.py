@@ -47,8 +47,9 @@ def stylize(
     The plain form (`pipeline.bench.plain`) is the method by its equations: identity by identity,
     style by style, window by window and pass by pass, with the references read and the hint
     embedded anew each time, keys and values of all tokens for each view, and softmax over explicit
-    logits. The sampler reads content once a step and each style once for all, runs the camera net
-    once a view, the windows of all passes and identities side by side, and one fused attention.
+    logits; "fused" is the same with the sampler's attention. The sampler reads content once a step
+    and each style once for all, runs the camera net once a view, and the windows of all passes and
+    identities side by side.
     """
     import torch
 
@@ -63,29 +64,39 @@ def stylize(
     with torch.inference_mode():
         rates = measure_ceilings(where)
     sampling = Sampling(steps=steps, content_guidance=guidance, style_guidance=guidance)
-    plain, plain_seconds = _time(lambda: stylize_plainly(model, **images, sampling=sampling), where)
+    seconds: dict[str, float] = {}
+    made: dict[str, torch.Tensor] = {}
+
+    def run(form: str, call: Callable[[], torch.Tensor]) -> None:
+        made[form], seconds[form] = _time(call, where)
+
+    run("plain", lambda: stylize_plainly(model, **images, sampling=sampling))
+    run("plain, fused", lambda: stylize_plainly(model, **images, sampling=sampling, fused=True))
     if compiled:
         model.denoiser.compile()
         _fast(model, images, dataclasses.replace(sampling, steps=1))
-    fast, seconds = _time(lambda: _fast(model, images, sampling), where)
-    work = _count(lambda: _fast(model, images, dataclasses.replace(sampling, steps=1))) * steps
+    if where.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(where)
+    run("sampler", lambda: _fast(model, images, sampling))
+    work = _count(lambda few: _fast(model, images, few), sampling)
     half = "float16" if where.type == "cuda" else "bfloat16"
     name = f"matrix product, {'float32' if precision == 'exact' else half}"
-    made = identities * styles
+    count = identities * styles
     figures: dict[str, dict[str, float]] = {f"this machine: {name}": rates[name]}
-    for form, taken in (("plain", plain_seconds), ("sampler", seconds)):
+    for form, taken in seconds.items():
         figures[form] = {
             "s": taken,
-            "s/identity": taken / made,
-            "ms/view": 1e3 * taken / made / views,
+            "s/identity": taken / count,
+            "ms/view": 1e3 * taken / count / views,
         }
-    figures["sampler beside plain"] = {
-        "times faster": plain_seconds / seconds,
-        "largest difference": float((fast - plain).abs().max()),
-    }
+    for form in ("plain", "plain, fused"):
+        figures[f"sampler beside {form}"] = {
+            "times faster": seconds[form] / seconds["sampler"],
+            "largest difference": float((made["sampler"] - made[form]).abs().max()),
+        }
     figures["sampler: products and convolutions"] = {
-        "GFLOP/s": work / seconds / 1e9,
-        "% of this machine": 100 * work / seconds / 1e9 / rates[name]["GFLOP/s"],
+        "GFLOP/s": work / seconds["sampler"] / 1e9,
+        "% of this machine": 100 * work / seconds["sampler"] / 1e9 / rates[name]["GFLOP/s"],
     }
     if where.type == "cuda":
         figures["GPU memory, at most"] = {"MB": torch.cuda.max_memory_allocated(where) / 1e6}
@@ -155,10 +166,15 @@ def _time(call: Callable[[], Any], device: Any) -> tuple[Any, float]:
     return result, time.perf_counter() - began
 
 
-def _count(call: Callable[[], Any]) -> int:
-    """Floating-point operations of matrix products, convolutions and attention."""
+def _count(call: Callable[[Any], Any], sampling: Any) -> int:
+    """Floating-point operations of matrix products, convolutions and attention; a step's are those
+    that the second adds to the first."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    with FlopCounterMode(display=False) as counter:
-        call()
-    return counter.get_total_flops()
+    def count(steps: int) -> int:
+        with FlopCounterMode(display=False) as counter:
+            call(dataclasses.replace(sampling, steps=steps))
+        return counter.get_total_flops()
+
+    once = count(1)
+    return once + (sampling.steps - 1) * (count(2) - once)

@@ -55,8 +55,10 @@ def test_stylize_gives_what_its_plain_form_gives(tmp_path: Path) -> None:
     shown = CliRunner().invoke(cli, arguments)
     assert shown.exit_code == 0, shown.output
     figures = json.loads((tmp_path / "a").read_text())["figures"]
-    assert 0 < figures["sampler beside plain"]["largest difference"] < 1e-3
-    assert figures["sampler beside plain"]["times faster"] > 0
+    for form in ("plain", "plain, fused"):
+        assert 0 < figures[f"sampler beside {form}"]["largest difference"] < 1e-3
+        ratio = figures[form]["s"] / figures["sampler"]["s"]
+        assert figures[f"sampler beside {form}"]["times faster"] == pytest.approx(ratio)
     assert figures["plain"]["s"] == pytest.approx(4 * figures["plain"]["s/identity"])
     assert figures["sampler: products and convolutions"]["GFLOP/s"] > 0
 

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import nn
 
@@ -34,6 +35,15 @@ def test_changed_weights_are_other_weights():
     assert cache.get(*asked, lambda: make_banks(2))["site"].max() == 2
     net.weight.data = before  # as it was, in other memory
     assert cache.get(*asked, lambda: make_banks(3))["site"].max() == 1
+
+
+@pytest.mark.parametrize("change", [torch.neg, lambda w: w.flip(0), lambda w: w.roll(1, 1)])
+def test_a_change_that_keeps_the_norm_is_a_change(change):
+    cache, net = BankCache(1 << 20), nn.Linear(8, 8)
+    asked = (net, (torch.zeros(1),), torch.tensor([0]))
+    cache.get(*asked, lambda: make_banks(1))
+    net.weight.data = change(net.weight.data)
+    assert cache.get(*asked, lambda: make_banks(2))["site"].max() == 2
 
 
 def test_a_new_net_in_the_memory_of_an_old_one_is_another():

@@ -106,6 +106,10 @@ def test_options_change_the_result_and_stay_finite(model, triplets, options):
         ({"presence": 1.5}, "presence"),
         ({"temperature": 0.0}, "temperature"),
         ({"steps": 0}, "steps"),
+        ({"steps": 501}, "steps: 501 is not in 1..500"),
+        ({"steps": 334}, "begin at timestep 667"),
+        ({"content_guidance": float("nan")}, "content_guidance"),
+        ({"style_guidance": -1.0}, "style_guidance"),
         ({"sampler": "euler"}, "sampler"),
         ({"start": "content"}, "start"),
         ({"sampler": "dpm++", "eta": 0.5}, "eta"),
@@ -213,6 +217,16 @@ def test_a_start_at_the_hint_keeps_what_one_step_cannot_change(make_model, tiny,
     out = stylize_views(model, triplets.front[:1], None, hint, triplets.style[0], sampling, [1])
     expected = model.decode(start / kept.sqrt()).clamp(-1, 1)
     torch.testing.assert_close(out[0], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_references_at_zero_are_read_once(make_model, tiny, triplets, monkeypatch):
+    model = make_model(dataclasses.replace(tiny, reference_timestep="zero"))
+    calls = []
+    read = model.read
+    monkeypatch.setattr(model, "read", lambda *args: calls.append(args) or read(*args))
+    sample(model, triplets, steps=4)
+    assert len(calls) == 2  # content, style
+    assert all(not args[2].any() for args in calls)
 
 
 def test_fresh_noise_follows_the_seed(model, triplets):
