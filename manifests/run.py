@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import AfterValidator, Field, PlainValidator
 
+from manifests.digests import digest_path
 from manifests.rig import Explicit, Rig
 from manifests.sections import FilePath, Section
 
@@ -62,6 +63,13 @@ def _check_identities(wanted: Any) -> int | str:
     elif type(wanted) is not int or wanted < 1:
         raise ValueError(f"{wanted!r} is neither a count nor seeds like '0-15' or '3,17'")
     return wanted
+
+
+def _check_strides(strides: tuple[int, int]) -> tuple[int, int]:
+    low, high = strides
+    if not 1 <= low <= high:
+        raise ValueError(f"{low} to {high}: the lower first, from 1 on")
+    return strides
 
 
 Name = Annotated[str, AfterValidator(_check_name)]
@@ -140,7 +148,10 @@ class Finetune(Section):
     steps: Annotated[int, Field(ge=1)]
     batch: Annotated[int, Field(ge=1)] = 2  # clips a micro-batch, over all processes
     accumulate: Annotated[int, Field(ge=1)] = 1  # micro-batches a step
-    views: Annotated[int, Field(ge=1)] = 8  # consecutive views a clip
+    views: Annotated[int, Field(ge=1)] = 8  # a clip
+    strides: Annotated[
+        tuple[int, int], Field(strict=False), AfterValidator(_check_strides)
+    ] = (1, 1)  # between them in the rig, drawn for each clip: the fewest and the most
     hints: Hints = Hints()
     realistic: Fraction = 0.1  # clips whose style image is a plain render, and so is the target
     augment: bool = True  # style images mirrored, turned and cropped a little
@@ -211,7 +222,7 @@ class Stylize(Section):
 
 
 class Shards(Section):
-    identities: Annotated[int, Field(ge=1)] = 64  # a shard; changes no byte of any sample
+    identities: Annotated[int, Field(ge=1)] = 64  # a shard; changes no sample, see README
 
 
 class RunManifest(Section):
@@ -260,6 +271,12 @@ class RunManifest(Section):
                 raise ValueError(
                     f"finetune.views: {self.finetune.views} views in a clip, "
                     f"but the rig has {self.rig.count}"
+                )
+            widest = self.finetune.strides[1]
+            if self.finetune.views * widest > self.rig.count:
+                raise ValueError(
+                    f"finetune.strides: {self.finetune.views} views {widest} apart go more than "
+                    f"once round the {self.rig.count} of the rig"
                 )
         if self.stylize:
             _must_be_one_of(self.stylize.split, self.identities, "stylize.split", "identities")
@@ -345,16 +362,16 @@ class RunManifest(Section):
         )
         for section in (content["generator"], *content["styles"].values()):
             if (path := Path(section["source"])).is_absolute():
-                section["source"] = _digest_path(path)
+                section["source"] = digest_path(path)
         if isinstance(self.rig, Explicit) and self.rig.file:
-            content["rig"]["file"] = _digest_path(self.rig.file)
+            content["rig"]["file"] = digest_path(self.rig.file)
         if self.finetune and self.finetune.start:
-            content["finetune"]["start"] = _digest_path(self.finetune.start)
+            content["finetune"]["start"] = digest_path(self.finetune.start)
         if self.stylize and self.stylize.model:
-            content["stylize"]["model"] = _digest_path(self.stylize.model)
+            content["stylize"]["model"] = digest_path(self.stylize.model)
         for name, reference in self.stylize.references.items() if self.stylize else ():
             if reference.image:
-                content["stylize"]["references"][name]["image"] = _digest_path(reference.image)
+                content["stylize"]["references"][name]["image"] = digest_path(reference.image)
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -368,13 +385,3 @@ def _must_be_one_of(name: str, known: Collection[str], key: str, section: str) -
         near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"there: {', '.join(known) or 'nothing'}"
         raise ValueError(f"{key}: {name!r} is not under {section}; {hint}")
-
-
-def _digest_path(path: Path) -> str:
-    """SHA-256 over a file, or over the files of a folder with their names."""
-    digest = hashlib.sha256()
-    for file in sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]:
-        with file.open("rb") as opened:
-            content = hashlib.file_digest(opened, "sha256").hexdigest()
-        digest.update(f"{file.name if path.is_dir() else ''} {content}\n".encode())
-    return digest.hexdigest()

@@ -1,5 +1,6 @@
 """The verb that makes a stylizer out of published weights."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -31,6 +32,10 @@ weights = click.Path(path_type=Path)
     help="Of the style encoder's updates to the reference net; 0: weights of its own.",
 )  # fmt: skip
 @click.option(
+    "--reference-timestep", type=click.Choice(["same", "zero"]), default="same", show_default=True,
+    help="At which references are read; zero: once for all steps, for a fine-tune from these.",
+)  # fmt: skip
+@click.option(
     "--ignore", multiple=True, metavar="PREFIX",
     help="Leave out keys that start so, though they are unknown (repeatable).",
 )  # fmt: skip
@@ -45,6 +50,7 @@ def convert_stylizer(
     window: int,
     image_size: int,
     lora_rank: int,
+    reference_timestep: str,
     ignore: tuple[str, ...],
 ) -> None:
     """Assemble a stylizer from published weights into FOLDER: config.json and model.safetensors.
@@ -72,6 +78,8 @@ def convert_stylizer(
         lora_rank=lora_rank,
         ignore=ignore,
     )
+    config = replace(imported.config, reference_timestep=reference_timestep)
+    imported = replace(imported, config=config)
     imported.write(folder, getattr(torch, dtype))
     parameters = sum(tensor.numel() for tensor in imported.state.values())
     print(imported.report.table())

@@ -15,6 +15,7 @@ import torch
 import eg3d_renderer as er
 from eg3d_renderer.generators import Generator
 from manifests import RunManifest
+from manifests.digests import digest_file
 from manifests.run import Stylize
 from pipeline.devices import describe_device, encoder_threads
 from pipeline.errors import PipelineError
@@ -72,8 +73,7 @@ def open_stylizer(folder: Path, device: torch.device, precision: str) -> Stylize
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise PipelineError(f"{weights}: no stylizer there; run `diffstyle360 finetune` first")
-    with weights.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = digest_file(weights)
     dtype = torch.bfloat16 if precision == "fast" else torch.float32
     model = DiffStyle360.from_pretrained(folder, dtype).to(device).eval()
     return Stylizer(model, digest, device)

@@ -22,6 +22,7 @@ def test_stylizer_from_diffportraits_checkpoints(
     command = ["convert-stylizer", "model", "--multiview", "model_state.th"]
     command += ["--back-view", "back_head.th", "--dtype", "float32"]
     command += ["--window", "4", "--image-size", "16", "--lora-rank", "2"]
+    command += ["--reference-timestep", "zero"]
     done = CliRunner().invoke(cli, command, catch_exceptions=False)
     lines = done.stdout.splitlines()
     assert lines[0].split() == ["part", "tensors", "keys", "from"]
@@ -30,6 +31,7 @@ def test_stylizer_from_diffportraits_checkpoints(
     assert lines[-1].endswith(" M numbers, float32")
     model = DiffStyle360.from_pretrained("model")
     assert model.config.back_view
+    assert model.config.reference_timestep == "zero"
     assert model.dtype == torch.float32
 
 
