@@ -124,7 +124,7 @@ rule encode:
     benchmark:
         f"{FOLDER}/benchmarks/encode/{{column}}/{{shard}}.tsv"
     resources:
-        mem_mb=8000,
+        mem_mb=16000,
         runtime=120,
     params:
         run=ARGUMENTS,
@@ -144,7 +144,7 @@ rule finetune:
         f"{FOLDER}/benchmarks/finetune.tsv"
     threads: 2
     resources:
-        mem_mb=8000,
+        mem_mb=24000,
         runtime=1440,
     params:
         run=ARGUMENTS,
@@ -162,7 +162,7 @@ rule stylize:
     benchmark:
         f"{FOLDER}/benchmarks/stylize/{{reference}}/{{shard}}.tsv"
     resources:
-        mem_mb=8000,
+        mem_mb=16000,
         runtime=120,
     params:
         run=ARGUMENTS,

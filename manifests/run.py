@@ -72,6 +72,7 @@ def _check_strides(strides: tuple[int, int]) -> tuple[int, int]:
     return strides
 
 
+Strides = Annotated[tuple[int, int], Field(strict=False), AfterValidator(_check_strides)]
 Name = Annotated[str, AfterValidator(_check_name)]
 Identities = Annotated[int | str, PlainValidator(_check_identities)]
 Uint32 = Annotated[int, Field(ge=0, lt=2**32)]
@@ -149,9 +150,7 @@ class Finetune(Section):
     batch: Annotated[int, Field(ge=1)] = 2  # clips a micro-batch, over all processes
     accumulate: Annotated[int, Field(ge=1)] = 1  # micro-batches a step
     views: Annotated[int, Field(ge=1)] = 8  # a clip
-    strides: Annotated[
-        tuple[int, int], Field(strict=False), AfterValidator(_check_strides)
-    ] = (1, 1)  # between them in the rig, drawn for each clip: the fewest and the most
+    strides: Strides = (1, 1)  # from view to view in the rig, drawn for each clip between these
     hints: Hints = Hints()
     realistic: Fraction = 0.1  # clips whose style image is a plain render, and so is the target
     augment: bool = True  # style images mirrored, turned and cropped a little
@@ -222,7 +221,7 @@ class Stylize(Section):
 
 
 class Shards(Section):
-    identities: Annotated[int, Field(ge=1)] = 64  # a shard; changes no sample, see README
+    identities: Annotated[int, Field(ge=1)] = 64  # a shard; on a CPU it changes no byte of a sample
 
 
 class RunManifest(Section):

@@ -19,7 +19,9 @@ from pipeline.shards.reader import Column, epoch_order, read_clip, zip_columns
 from pipeline.stages.augment import augment
 from stylize import Triplets
 
+REFERENCE = "reference_00"
 READERS = 4  # threads that read the clips of a batch
+FRONT = 45.0  # degrees to either side, from where an augmented style image may be seen
 FAR = 1e6  # the depth of nothing, whatever the end of a generator's rays
 
 
@@ -29,7 +31,7 @@ class Drawn:
 
     key: str
     style: str  # the column that the target is of
-    reference: tuple[str, str]  # column and key of the style image
+    reference: tuple[str, str, str]  # column, key and name of the style image
     hinted: str
     views: list[int]
     augmented: np.random.Generator | None  # draws how the style image is changed
@@ -39,9 +41,11 @@ class Clips:
     """The clips of one split, by number: clip n is the same whatever was drawn before it.
 
     One sample of a column is one identity with all its views, so a clip costs one contiguous read
-    from the content's, the style's and the hint's shards each. `held_out` clips are for looking at:
-    styles take turns, and the style image is as it was rendered. `cached`: latents are read where
-    there are any. Raises PipelineError where too few identities are in every column.
+    from the content's, the style's and the hint's shards each. The style image is another identity
+    in the very instance of the style: the target's own reference, or, where one instance is set for
+    all, anyone's front view. `held_out` clips are for looking at: styles take turns, and the style
+    image is the reference as it was rendered. `cached`: latents are read where there are any.
+    Raises PipelineError where too few identities are in every column.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class Clips:
         self.seed, self.rig_views = folder.run.seed, folder.run.rig.count
         self.image_size, self.held_out, self.cached = image_size, held_out, cached
         self.styles = [f"style-{style}" for style in styles]
+        self.shared = {f"style-{s}" for s in styles if folder.run.styles[s].instance is not None}
         shards = folder.run.shard_names(split)
         names = ["render", *self.styles]
         if cached:
@@ -87,15 +92,28 @@ class Clips:
 
         style = self.styles[draw.integers(len(self.styles))]
         start = int(draw.integers(self.rig_views))
-        views = [(start + i) % self.rig_views for i in range(self.wanted.views)]
+        low, high = self.wanted.strides
+        stride = int(draw.integers(low, high + 1))
+        views = [(start + i * stride) % self.rig_views for i in range(self.wanted.views)]
         hinted = key if draw.random() < self.content_share else another()
         if self.held_out:
             style = self.styles[number % len(self.styles)]
-            return Drawn(key, style, (style, key), hinted, views, None)
-        reference = style, key
+            return Drawn(key, style, (style, key, REFERENCE), hinted, views, None)
         if draw.random() < self.wanted.realistic:
-            style, reference = "render", ("render", another())
+            style = "render"
+        reference = style, key, REFERENCE
+        if style == "render" or style in self.shared:
+            lender = another()
+            reference = style, lender, f"view_{self._draw_front(draw):02d}"
         return Drawn(key, style, reference, hinted, views, draw if self.wanted.augment else None)
+
+    def _draw_front(self, draw: np.random.Generator) -> int:
+        """The view that shows another identity's style: where style images are augmented, any that
+        is not far from frontal."""
+        if not self.wanted.augment:
+            return 0
+        most = int(FRONT / 360 * self.rig_views)
+        return int(draw.integers(-most, most + 1)) % self.rig_views
 
     def clip(self, number: int) -> dict[str, Any]:
         """The fields of `Triplets` for one clip, without their first dimension, and its key."""
@@ -110,7 +128,7 @@ class Clips:
             "hint": self._read_images("render", drawn.hinted, drawn.views),
             "target": self._read(drawn.style, drawn.key, drawn.views),
         }
-        if self.wanted.losses.view_consistency:
+        if self.wanted.losses.view_consistency and not self.held_out:
             clip |= self._read_geometry(drawn)
         return clip
 
@@ -144,8 +162,7 @@ class Clips:
         return torch.from_numpy(np.stack([found[member] for member in members])).float()
 
     def _read_style(self, drawn: Drawn) -> torch.Tensor:
-        column, key = drawn.reference
-        name = "view_00" if column == "render" else "reference_00"
+        column, key, name = drawn.reference
         if self.cached and drawn.augmented is None:
             return self._read_latents(column, key, [name])[0]
         [pixels] = self.columns[column].read(key, [f"{name}.rgb"]).values()

@@ -18,11 +18,11 @@ from pipeline.images import to_model
 from pipeline.shards import ShardError, codecs
 from pipeline.shards.reader import Column
 from pipeline.shards.records import read_commit
+from pipeline.stages.clips import REFERENCE
 from pipeline.stages.render import CONVENTION
 from pipeline.stages.samples import Failure, Made, write_samples
 from stylize import DiffStyle360
 
-REFERENCE = "reference_00"
 CODEC = ("image_size", "latent_factor", "latent_scale", "vae_channels")  # of the config
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ LOSSES, VALIDATION, EVENTS = "loss.csv", "validation.csv", "events"
 
 
 class Logs:
-    """Writes `folder`/loss.csv, a row a step, and validation.csv; `folder`/events if it can.
+    """Writes `folder`/loss.csv, a row a step, and validation.csv; `folder`/events where TensorBoard
+    is installed, else one line on stderr says how to install it.
 
     Rows of steps from `first` on, left by a process that was killed, are dropped. Raises
     StylizerError where a file cannot be written.
@@ -61,6 +63,8 @@ def _open_events(folder: Path, first: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter  # takes a second, and a package
     except ImportError:
+        how = "pip install 'diffstyle360[logs]'"
+        print(f"{folder}: not written, TensorBoard is not installed: {how}", file=sys.stderr)
         return None
     with name_write_errors(folder):
         return SummaryWriter(str(folder), purge_step=first)

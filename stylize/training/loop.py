@@ -48,7 +48,8 @@ def finetune(
     on_sample: Callable[[DiffStyle360, int], None] | None = None,
     log: Callable[[int, float], None] | None = None,
 ) -> DiffStyle360:
-    """Train `model` and return it with the averaged (EMA) weights, on accelerate's device.
+    """Train `model` and return it with the averaged (EMA) weights, on accelerate's device; a
+    back-view generator, which is not trained, stays where it is.
 
     `clips_at(numbers)` gives training clips as a pure function of their numbers, and is called from
     a thread; step s takes the numbers s * clips up to (s + 1) * clips, of which each process takes

@@ -9,7 +9,7 @@ from stylize.config import StylizerError
 from stylize.model import TRAIN
 
 PRECISIONS = ("exact", "fast")
-TERMS = ("view_consistency", "identity", "style")  # of the loss, beside the denoising error
+TERMS = ("view_consistency", "identity", "style")  # fields, and functions of `training.terms`
 INHERITED_SHARE = 0.1  # of the rate, where the inherited parts are given none
 
 
@@ -69,15 +69,30 @@ class FinetuneSettings:
         problems += [
             f"{name} must be at least 1" for name in optional if getattr(self, name) == 0
         ]  # None is never
+        drops = ("drop_style", "drop_content", "drop_both", "drop_back")
+        problems += [
+            f"{name}: {getattr(self, name)} is not in [0, 1]"
+            for name in (*drops, "terms_below")
+            if not 0 <= getattr(self, name) <= 1
+        ]
+        problems += [
+            f"{name} must be above 0"
+            for name in ("learning_rate", "inherited_rate", "clip_norm")
+            if getattr(self, name) is not None and not getattr(self, name) > 0
+        ]
+        if not 0 <= self.ema_decay < 1:
+            problems.append(f"ema_decay: {self.ema_decay} is not in [0, 1)")
         if not self.drop_style + self.drop_content + self.drop_both <= 1:
             problems.append("dropout probabilities add up to more than 1")
         if self.train not in TRAIN:
             problems.append(f"train: {self.train!r} is not one of {TRAIN}")
         if self.precision not in PRECISIONS:
             problems.append(f"precision: {self.precision!r} is not one of {PRECISIONS}")
-        problems += [f"{name} must not be negative" for name in TERMS if getattr(self, name) < 0]
-        if not 0 <= self.terms_below <= 1:
-            problems.append(f"terms_below: {self.terms_below} is not in [0, 1]")
+        problems += [
+            f"{name} must not be negative"
+            for name in (*TERMS, "warmup_steps", "weight_decay")
+            if not getattr(self, name) >= 0
+        ]
         return problems
 
     @property

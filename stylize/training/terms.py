@@ -20,6 +20,7 @@ from stylize.geometry import warp
 from stylize.model import DiffStyle360
 from stylize.training.compute import computing
 from stylize.training.patches import patch_distance
+from stylize.training.settings import TERMS as NAMES
 from stylize.training.settings import FinetuneSettings
 from stylize.training.triplets import Latents, Triplets
 
@@ -135,11 +136,7 @@ def style(guess: Guess) -> torch.Tensor:
     )
 
 
-TERMS: dict[str, Callable[[Guess], torch.Tensor]] = {
-    "view_consistency": view_consistency,
-    "identity": identity,
-    "style": style,
-}
+TERMS: dict[str, Callable[[Guess], torch.Tensor]] = {name: globals()[name] for name in NAMES}
 
 
 def _neighbours(views: int) -> list[tuple[int, int]]:

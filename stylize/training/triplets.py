@@ -15,7 +15,7 @@ class Triplets:
     """B clips; images float32 in [-1, 1] at the model's image size.
 
     front, back: content, 0 and 180 degrees. style: another identity in the target's style instance.
-    hint, target: V consecutive views, plain and stylized. keys: one sample key per clip.
+    hint, target: V views in the rig's order, plain and stylized. keys: one sample key per clip.
     `encoded` names those of front, back, style and target that are given as latents
     ([., C, h, w] instead of [., 3, H, W]). depth and cameras, as `geometry.warp` takes them, and
     `background`, the distance that means that there is nothing, are the target's; the loss's term

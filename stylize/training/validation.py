@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -13,7 +14,7 @@ from stylize.training.compute import computing
 from stylize.training.draws import fix_validation
 from stylize.training.logs import VALIDATION, Logs
 from stylize.training.losses import DENOISING, clip_losses, encode_batch
-from stylize.training.settings import FinetuneSettings, is_due
+from stylize.training.settings import TERMS, FinetuneSettings, is_due
 from stylize.training.triplets import Triplets
 
 ClipsAt = Callable[[Sequence[int]], Triplets]
@@ -56,6 +57,8 @@ def mean_error(
 
     Noise and timesteps are the same each time, so that its values can be compared.
     """
+    no_terms: dict[str, Any] = dict.fromkeys(TERMS, 0.0)
+    settings = replace(settings, **no_terms)
     device = accelerator.device
     total = torch.zeros((), device=device)
     rank, processes = accelerator.process_index, accelerator.num_processes

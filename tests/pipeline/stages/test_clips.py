@@ -90,6 +90,48 @@ def test_only_the_style_image_is_augmented(made_run: RunFolder) -> None:
             assert torch.equal(a[name], b[name])
 
 
+def fix_instance(folder: RunFolder) -> RunFolder:
+    """The same folder under a manifest whose style has one instance for all."""
+    styles = {"statue": folder.run.styles["statue"].model_copy(update={"instance": 7})}
+    return dataclasses.replace(folder, run=folder.run.model_copy(update={"styles": styles}))
+
+
+def test_a_style_of_one_instance_is_shown_by_any_other_identity(made_run: RunFolder) -> None:
+    clips = open_clips(fix_instance(made_run))
+    references = {clips.draw(number).reference for number in range(20)}
+    assert {image for _, _, image in references} == {"view_00"}
+    assert {key for _, key, _ in references} == set(clips.keys)
+    for number in range(4):
+        drawn = clips.draw(number)
+        column, key, _ = drawn.reference
+        assert (column, key != drawn.key) == ("style-statue", True)
+        lent = to_model(read_clip(clips.columns[column], key, [0]), SIZE)[0]
+        torch.testing.assert_close(clips.clip(number)["style"], lent)
+
+
+@pytest.mark.parametrize(("views", "seen"), [(4, {0}), (8, {0, 1, 7}), (16, {0, 1, 2, 14, 15})])
+def test_augmented_style_images_are_seen_from_within_45_degrees(
+    made_run: RunFolder, views: int, seen: set[int]
+) -> None:
+    clips = open_clips(fix_instance(made_run), augment=True)
+    clips.rig_views = views
+    drawn = [clips.draw(number) for number in range(60)]
+    assert {d.reference[2] for d in drawn} == {f"view_{view:02d}" for view in seen}
+    assert [clips.draw(n).reference for n in range(60)] == [d.reference for d in drawn]
+
+
+def test_views_of_a_clip_are_a_drawn_stride_apart(made_run: RunFolder) -> None:
+    clips = open_clips(made_run, strides=(2, 4))
+    clips.rig_views = 16
+    held = open_clips(made_run, held_out=True, strides=(3, 3))
+    held.rig_views = 16
+    drawn = [clips.draw(number).views for number in range(60)]
+    assert {(b - a) % 16 for a, b in drawn} == {2, 3, 4}
+    assert {a for a, _ in drawn} == set(range(16))
+    assert all((b - a) % 16 == 3 for a, b in (held.draw(n).views for n in range(5)))
+    assert clips.draw(7).views == drawn[7]
+
+
 def test_epochs_visit_every_identity_once(made_run: RunFolder) -> None:
     clips = open_clips(made_run)
     keys = [clips.draw(number).key for number in range(12)]
@@ -135,5 +177,7 @@ def test_held_out_clips_take_styles_in_turn_and_change_nothing(made_run: RunFold
     assert {d.key for d in drawn} == {"test-00000000"}
     assert all(d.augmented is None for d in drawn)
     assert clips.batch([2]).keys == ["test-00000000"]
+    with_term = open_clips(made_run, held_out=True, losses={"view_consistency": 1.0})
+    assert "depth" not in with_term.clip(0)
     with pytest.raises(PipelineError, match="1 identities of split 'test'"):
         open_clips(made_run, held_out=True, hints={"content": 0.0, "camera": 1.0})

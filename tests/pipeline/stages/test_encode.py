@@ -20,7 +20,7 @@ from pipeline.stages.encode import encode_shard, open_encoder
 from pipeline.stages.finetune import finetune_run
 from stylize import DiffStyle360
 from tests.pipeline.conftest import CPU
-from tests.pipeline.stages.test_clips import alter
+from tests.pipeline.stages.test_clips import alter, fix_instance
 
 
 @pytest.fixture(scope="session")
@@ -60,9 +60,12 @@ def test_latents_are_those_of_the_images(encoded_run: RunFolder, with_autoencode
         assert verify_column(encoded_run.column(column), latents.keys) == []
 
 
-@pytest.mark.parametrize("augment", [False, True])
-def test_clips_hold_latents_where_they_are_cached(encoded_run: RunFolder, augment: bool) -> None:
+@pytest.mark.parametrize(("augment", "fixed"), [(False, False), (False, True), (True, True)])
+def test_clips_hold_latents_where_they_are_cached(
+    encoded_run: RunFolder, augment: bool, fixed: bool
+) -> None:
     folder = alter(encoded_run, augment=augment, realistic=0.5)
+    folder = fix_instance(folder) if fixed else folder
     live = Clips(folder, "train", ["statue"], 32).batch(range(4))
     cached = Clips(folder, "train", ["statue"], 32, cached=True).batch(range(4))
     images = {"style"} if augment else set()
@@ -115,6 +118,20 @@ def test_an_unreadable_identity_is_a_failed_row(encoded_run: RunFolder) -> None:
     tar.write_bytes(damaged)
     encode_shard(open_encoder(encoded_run, CPU), "render", "train-00000")
     assert Column(encoded_run.column("latents-render"), ["train-00000"]).keys == ["train-00000001"]
+
+
+def test_failed_latents_count_as_failed(
+    encoded_run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tar = encoded_run.column("render") / "train-00000.tar"
+    whole = tar.read_bytes()
+    tar.write_bytes(whole[:600] + bytes([whole[600] ^ 1]) + whole[601:])
+    encode_shard(open_encoder(encoded_run, CPU), "render", "train-00000")
+    tar.write_bytes(whole)
+    monkeypatch.setattr("pipeline.cli.open_run", lambda manifest, out: encoded_run)
+    done = CliRunner().invoke(cli, ["verify", "run.yaml"])
+    assert done.exit_code == 1, done.output
+    assert "latents-render: 1 of 3 samples failed" in done.output
 
 
 def test_the_verb_makes_what_is_missing(

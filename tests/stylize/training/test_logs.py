@@ -1,4 +1,5 @@
 import csv
+import sys
 
 import pytest
 
@@ -20,6 +21,14 @@ def test_tables_go_on_where_they_were_cut(tmp_path):
     logs.Logs(tmp_path, 2, ("loss",), ("held_out",)).close()
     assert read(tmp_path / "loss.csv") == [["step", "loss"], ["0", "0"], ["1", "0.333333333"]]
     assert read(tmp_path / "validation.csv") == [["step", "held_out"], ["2", "1"]]
+
+
+def test_missing_tensorboard_is_said_and_tables_are_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    logs.Logs(tmp_path, 0, ("loss",), ()).close()
+    [line] = capsys.readouterr().err.splitlines()
+    assert "pip install 'diffstyle360[logs]'" in line
+    assert (tmp_path / "loss.csv").exists()
 
 
 def test_events_hold_the_same_curves(tmp_path):

@@ -218,6 +218,18 @@ def test_validation_and_pictures_see_the_averaged_weights(make_small, make_clips
     assert set(rows[0]) == {"step", "seen_styles", "unseen_styles"}
 
 
+def test_validation_computes_no_terms(make_small, make_clips, tmp_path):
+    settings = dataclasses.replace(
+        SETTINGS, steps=1, validate_every=1, view_consistency=1.0, terms_below=1.0
+    )
+
+    def flat(numbers) -> Triplets:
+        return dataclasses.replace(make_clips(numbers), depth=None, cameras=None)
+
+    finetune(make_small(), make_clips, settings, tmp_path, validations={"flat": flat})
+    assert (tmp_path / "validation.csv").exists()
+
+
 def test_looking_changes_no_loss(uninterrupted, make_small, make_clips, tmp_path):
     folder, weights, _ = uninterrupted
     settings = dataclasses.replace(SETTINGS, validate_every=1, validation_clips=1, sample_every=1)

@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import pytest
 
@@ -46,8 +47,21 @@ def test_new_parts_learn_at_one_rate_and_inherited_ones_at_another(make_model, t
         {"precision": "half"},
         {"identity": -1.0},
         {"terms_below": 1.5},
+        {"drop_back": 1.5},
+        {"drop_back": math.nan},
+        {"drop_content": -0.1},
+        {"learning_rate": 0.0},
+        {"learning_rate": math.nan},
+        {"inherited_rate": 0.0},
+        {"ema_decay": 1.0},
+        {"ema_decay": -0.1},
+        {"clip_norm": 0.0},
+        {"warmup_steps": -1},
+        {"weight_decay": -0.1},
     ],
 )
 def test_impossible_settings_are_refused(change):
-    with pytest.raises(StylizerError, match="finetune settings"):
+    [name] = change
+    with pytest.raises(StylizerError, match=f"finetune settings: .*({name}|add up)") as caught:
         dataclasses.replace(SETTINGS, **change)
+    assert "\n" not in str(caught.value)
