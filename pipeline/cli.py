@@ -12,7 +12,13 @@ from pipeline.bench import bench
 from pipeline.errors import PipelineError
 from pipeline.evaluation import evaluate
 from pipeline.folders import RunFolder, open_run
-from pipeline.options import is_given, stylize_content, takes_content
+from pipeline.options import (
+    is_given,
+    open_rendering,
+    stylize_content,
+    takes_content,
+    takes_rendering,
+)
 from pipeline.tools import convert, device_option, doctor, export, mesh, sheet
 from pipeline.weights import convert_stylizer
 
@@ -70,35 +76,6 @@ shard_option = click.option(
 )
 
 
-def takes_request(command: Callable) -> Callable:
-    """The options that stand in for a manifest."""
-    depth = click.Choice(["png16", "npy", "none"])
-    for option in reversed(
-        [
-            click.option("--generator", help="A .pkl, a converted folder, or 'procedural'."),
-            click.option("--seeds", help="Upstream's seeds, such as 0-15 or 3,17,20-29."),
-            click.option("--rig", help="orbit:32, grid:7x3, spiral:60, random:64 or FILE.json."),
-            click.option("--psi", type=float, help="Truncation; else the generator's usual."),
-            click.option(
-                "--precision", type=click.Choice(["exact", "fast"]),
-                help="fast: half precision where it hardly shows [exact].",
-            ),
-            click.option("--resolution", type=int, help="Of the images; else the generator's."),
-            click.option(
-                "--neural-resolution", "neural_rendering_resolution", type=int,
-                help="Of depth and mask; else the checkpoint's.",
-            ),
-            click.option("--depth", type=depth, help="Distance along the ray [png16]."),
-            click.option("--z-depth", type=depth, help="Depth along the optical axis [none]."),
-            click.option("--normals", is_flag=True, default=None, help="Normals in camera axes."),
-            click.option("--split", help="First part of the samples' keys [train]."),
-            click.option("--shard-size", type=int, help="Identities in a shard [64]."),
-        ]
-    ):  # fmt: skip
-        command = option(command)
-    return command
-
-
 @cli.command()
 @takes_run
 def plan(manifest: Path, out: Path) -> None:
@@ -122,7 +99,7 @@ def plan(manifest: Path, out: Path) -> None:
 )
 @shard_option
 @device_option
-@takes_request
+@takes_rendering
 def render(
     manifest: Path | None,
     out: Path | None,
@@ -143,8 +120,8 @@ def render(
 
     where = open_device(device, RENDER_THREADS)
     if manifest is None:
-        folder = _open_request(out, request)
-    elif any(value is not None for value in request.values()):
+        folder = open_rendering(request, out)
+    elif is_given(request):
         raise click.UsageError("give a manifest, or --generator and its options, not both")
     else:
         folder = open_run(manifest, out or Path("runs"))
@@ -154,39 +131,6 @@ def render(
     _check_allowance(folder, columns or folder.run.columns, shards)
     if manifest is None:
         print(folder.column("render"))
-
-
-def _open_request(out: Path | None, request: dict[str, Any]) -> RunFolder:
-    from eg3d_renderer.cameras import parse_rig
-    from pipeline.requests import open_request
-    from pipeline.stages.plan import plan_run
-
-    for option in ("generator", "seeds", "rig"):
-        if request[option] is None:
-            raise click.UsageError(f"Missing argument 'MANIFEST', or option '--{option}'.")
-    if out is None:
-        raise click.UsageError("Missing option '--out'.")
-    folder = open_request(
-        {
-            "generator": {
-                "source": request["generator"],
-                "truncation_psi": request["psi"],
-                "precision": request["precision"],
-            },
-            "identities": {request["split"] or "train": request["seeds"]},
-            "rig": parse_rig(request["rig"]),
-            "outputs": {
-                name: request[name]
-                for name in (
-                    "resolution", "neural_rendering_resolution", "depth", "z_depth", "normals"
-                )
-            },
-            "shards": {"identities": request["shard_size"]},
-        },
-        out,
-    )  # fmt: skip
-    plan_run(folder)
-    return folder
 
 
 @cli.command()
@@ -232,8 +176,7 @@ def finetune(manifest: Path, out: Path, cpu: bool) -> None:
     from pipeline.stages.finetune import finetune_run
 
     folder = open_run(manifest, out)
-    open_device("cpu" if cpu else "auto", FINETUNE_THREADS)
-    PartialState(cpu=cpu)
+    open_device(str(PartialState(cpu=cpu).device), FINETUNE_THREADS)  # this process's own GPU
     finetune_run(folder)
 
 
@@ -246,6 +189,10 @@ def finetune(manifest: Path, out: Path, cpu: bool) -> None:
 @click.option("--reference", "references", multiple=True, help="Only this one (repeatable).")
 @shard_option
 @device_option
+@click.option(
+    "--compile", "compiled", is_flag=True,
+    help="The denoiser by torch.compile: minutes at first, then faster; other rounding.",
+)  # fmt: skip
 @takes_content
 def stylize(
     manifest: Path | None,
@@ -253,6 +200,7 @@ def stylize(
     references: tuple[str, ...],
     shards: tuple[str, ...],
     device: str,
+    compiled: bool,
     **request: Any,
 ) -> None:
     """Stylize a split, once per style reference: that of MANIFEST, or
@@ -269,16 +217,16 @@ def stylize(
     if manifest is None:
         if references:
             raise click.UsageError("--reference goes with a manifest")
-        columns = stylize_content(request, out, shards, device)
+        columns = stylize_content(request, out, shards, device, compiled)
+        print(*columns, sep="\n")
         if not shards:
             _check_failures(columns[0].parent, columns, request["allow_failed"] or 0.0)
-        print(*columns, sep="\n")
         return
     if is_given(request):
         raise click.UsageError("give a manifest, or --content and its options, not both")
     folder = open_run(manifest, out or Path("runs"))
     where = open_device(device, STYLIZE_THREADS)
-    stylization = open_stylization(folder, where)
+    stylization = open_stylization(folder, where, compiled)
     names = references or tuple(stylization.settings.references)
     wanted = shards or folder.run.shard_names(stylization.settings.split)
     for name in names:
@@ -317,7 +265,8 @@ def verify(target: Path, out: Path) -> None:
         return
     folder = open_run(target, out)
     print(f"{folder.path}: {verify_run(folder)} samples, all whole")
-    _check_allowance(folder, folder.run.columns + folder.run.stylized_columns, ())
+    run = folder.run
+    _check_allowance(folder, run.columns + run.latent_columns + run.stylized_columns, ())
 
 
 def _missing_shards(folder: RunFolder, column: str, shards: Sequence[str]) -> list[str]:

@@ -30,21 +30,23 @@ def open_request(content: dict[str, Any], out: Path) -> RunFolder:
 def claim_folder(path: Path, text: str, what: str) -> None:
     """Make a folder the place of one request, which the file `path` in it keeps: `text` is YAML.
 
-    A request of which no shard was made yet may be replaced: a slip is mended so. Raises
+    A request of which no shard was begun yet may be replaced: a slip is mended so. Raises
     PipelineError where the folder holds shards of another one (`what` says of which kind), or
     files that are not of this program.
     """
     folder = path.parent
+    # before the claim is read: jobs of the same request may claim and go on meanwhile
+    strange = folder.is_dir() and any(_strangers(path))
     there = path.read_text(encoding="utf-8") if path.is_file() else None
     if there == text:
         return
-    if there is not None and any(folder.glob("*/*.parquet")):
+    if there is None and strange:
+        raise PipelineError(f"{folder}: not empty, and no {what} of ours; choose another folder")
+    if there is not None and _is_begun(folder):
         where = _first_difference(yaml.safe_load(there), yaml.safe_load(text))
         raise PipelineError(
             f"{path}: this folder holds another {what}: its {where} differs; choose another folder"
         )
-    if there is None and folder.is_dir() and any(_strangers(path)):
-        raise PipelineError(f"{folder}: not empty, and no {what} of ours; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(path, text.encode())
 
@@ -52,6 +54,11 @@ def claim_folder(path: Path, text: str, what: str) -> None:
 def _strangers(path: Path) -> Iterator[Path]:
     """Files beside `path`, but for what another job that starts at the same time writes there."""
     return (file for file in path.parent.iterdir() if file != path and file.name[0] != ".")
+
+
+def _is_begun(folder: Path) -> bool:
+    """Whether a shard was made there, or is being made."""
+    return any(folder.glob("*/*.parquet")) or any(folder.glob("*/.*.tmp"))
 
 
 def _first_difference(one: Any, other: Any) -> str:

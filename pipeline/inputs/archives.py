@@ -101,7 +101,10 @@ def _describe(path: Path, tar: str, key: str, members: list[_Member]) -> Input:
         kind, message = "no_image", f"{origin}: no image in this sample"
         for member in members:
             if not member.is_file and is_image_name(member.rest):
-                kind, message = "not_a_file", f"{tar}: {legible(member.name)}: a link, not a file"
+                kind, message = (
+                    "not_a_file",
+                    f"{tar}: {legible(member.name)}: a link or a device",
+                )
         return Input(legible(key), origin, problem=(kind, message))
     around, back = arrange(images)
     meta = sources.get("json")

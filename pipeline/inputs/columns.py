@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from manifests.schemas import OK, VERSION_KEY
+from manifests.schemas import OK, RECORD, VERSION_KEY
 from pipeline.errors import PipelineError
 from pipeline.inputs.sources import Input
 from pipeline.shards import ShardError
@@ -34,7 +34,8 @@ def list_column(folder: Path, shards: Sequence[str] | None = None) -> list[Input
 def is_our_record(path: Path) -> bool:
     """Whether a file is the record of a shard of ours."""
     try:
-        return VERSION_KEY in (pq.read_metadata(path).metadata or {})
+        found = pq.read_metadata(path)
+        return VERSION_KEY in (found.metadata or {}) and found.schema.names == RECORD.names
     except (OSError, ValueError, pa.ArrowException):
         return False
 

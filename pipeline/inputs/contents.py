@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,14 +15,14 @@ from pipeline.shards.reader import Column, read_clip
 from pipeline.shards.samples import check_camera
 
 
-@dataclass
+@dataclass(frozen=True)
 class Content:
     """The images of an identity: one view, or those once around."""
 
     views: np.ndarray  # [V, S, S, 3] uint8
-    back: np.ndarray | None = None  # [S, S, 3] uint8, where it was given
-    cameras: list[dict[str, Any]] | None = None  # name and camera of every view, where known
-    files: list[dict[str, Any]] = field(default_factory=list)  # name and facts of each image
+    back: np.ndarray | None  # [S, S, 3] uint8, where it was given
+    cameras: list[dict[str, Any]] | None  # name and camera of every view, where known
+    files: list[dict[str, Any]]  # name and facts of each image
 
 
 def load_content(one: Input, size: int) -> Content:
@@ -34,13 +34,11 @@ def load_content(one: Input, size: int) -> Content:
         raise ImageFailure(*one.problem)
     if one.column is not None:
         return _load_sample(one)
-    content = Content(np.empty(0))
-    content.views = np.stack([_load_image(view, size, content) for view in one.views])
-    if one.back is not None:
-        content.back = _load_image(one.back, size, content)
-    if one.cameras is not None:
-        content.cameras = _load_cameras(one.cameras, content)
-    return content
+    files: list[dict[str, Any]] = []
+    views = np.stack([_load_image(view, size, files) for view in one.views])
+    back = None if one.back is None else _load_image(one.back, size, files)
+    cameras = None if one.cameras is None else _load_cameras(one.cameras, len(views), files)
+    return Content(views, back, cameras, files)
 
 
 def read_source(source: Source) -> bytes:
@@ -63,9 +61,10 @@ def read_source(source: Source) -> bytes:
     return data
 
 
-def _load_image(source: Source, size: int, content: Content) -> np.ndarray:
+def _load_image(source: Source, size: int, files: list[dict[str, Any]]) -> np.ndarray:
+    """The image [S, S, 3] uint8; its name and facts are appended to `files`."""
     picture = decode_picture(read_source(source), source.name, size)
-    content.files.append({"name": source.name} | picture.facts)
+    files.append({"name": source.name} | picture.facts)
     return picture.pixels
 
 
@@ -76,18 +75,22 @@ def _load_sample(one: Input) -> Content:
     try:
         views = read_clip(column, one.key, range(one.count), check=True)
         meta = column.read(one.key, ["json"])["json"]
-    except ShardError as error:
-        raise ImageFailure("content_unreadable", str(error)) from None
+    except (ShardError, ValueError) as error:  # the latter of views of several sizes
+        raise ImageFailure("content_unreadable", f"{one.origin}: {error}") from None
+    if views.ndim != 4:
+        raise ImageFailure("content_unreadable", f"{one.origin}: its views have no colours")
     files = [{"name": one.origin, "sha256": one.sha256}]
     return Content(views, None, read_cameras(meta, one.count), files)
 
 
-def _load_cameras(source: Source, content: Content) -> list[dict[str, Any]] | None:
-    """The cameras that a sample's JSON says, if they are of these views, which were not cropped."""
-    if any(file["size"] != file["box"][2:] or file["orientation"] != 1 for file in content.files):
+def _load_cameras(
+    source: Source, count: int, files: list[dict[str, Any]]
+) -> list[dict[str, Any]] | None:
+    """The cameras that a sample's JSON says, if they are of `count` views that were not cropped."""
+    if any(file["size"] != file["box"][2:] or file["orientation"] != 1 for file in files):
         return None
     try:
-        return read_cameras(json.loads(read_source(source)), len(content.views))
+        return read_cameras(json.loads(read_source(source)), count)
     except (ValueError, RecursionError, ImageFailure):  # it was not said that there are any
         return None
 

@@ -3,15 +3,16 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from pathlib import Path
 
 from pipeline.errors import PipelineError
-from pipeline.inputs.listing import list_one
-from pipeline.inputs.naming import LONGEST, clean
+from pipeline.inputs.listing import list_one, names_in
+from pipeline.inputs.naming import LONGEST, clean, stem
 from pipeline.inputs.sources import SPLIT, Input
 from pipeline.inputs.tables import Row
 
-HINTS = ("auto", "content", "camera")
+FOLDERS_KEPT = 1000  # whose names are remembered while a table is read
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,12 @@ def plan_table(
 def _finder(inputs: Sequence[Input], folder: Path) -> Callable[[str], Input]:
     by_name: dict[str, dict[str, Input]] = defaultdict(dict)  # every name, to inputs by their key
     for one in inputs:
-        for name in (one.name, one.name.rpartition(".")[0], one.origin):
+        for name in (one.name, stem(one.name), one.origin):
             by_name[name][one.key] = one
     by_key = {one.key: one for one in inputs}
+    remembered = lru_cache(FOLDERS_KEPT)(names_in)
 
+    @cache
     def find(name: str) -> Input:
         if name in by_key:
             return by_key[name]
@@ -93,7 +96,7 @@ def _finder(inputs: Sequence[Input], folder: Path) -> Callable[[str], Input]:
         if len(found) > 1:
             message = f"{name}: {len(found)} inputs are called so; give a key, as {found[0].key}"
             return Input(name, name, problem=("ambiguous", message), key=clean(name))
-        return found[0] if found else list_one(folder / name, name)
+        return found[0] if found else list_one(folder / name, name, remembered)
 
     return find
 

@@ -5,7 +5,7 @@ Nothing is opened here but folders, headers of tars and records of columns; what
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -68,15 +68,27 @@ def is_folder_of_images(content: str) -> bool:
     return bool(content) and path.is_dir() and not (_has_our_records(path) or _find_tars(content))
 
 
-def list_one(path: Path, name: str) -> Input:
-    """The portrait in a file, or the identity in a folder, which may be missing or empty."""
+def names_in(folder: Path) -> frozenset[str]:
+    """The names in a folder; none where it cannot be read."""
+    try:
+        return frozenset(os.listdir(folder))
+    except OSError:
+        return frozenset()
+
+
+def list_one(path: Path, name: str, look: Callable[[Path], frozenset[str]] = names_in) -> Input:
+    """The portrait in a file, or the identity in a folder, which may be missing or empty.
+
+    For many in one folder, `look` is `names_in` with a memory.
+    """
     key = clean(name)
     if path.is_dir():
         problem = ("no_image", f"{legible(name)}: no images in this folder")
         found = _list_identity(path, name)
         return replace(found or Input(legible(name), legible(name), problem=problem), key=key)
+    there = look(path.parent)
     backs = [f"{stem(path.name)}.back.{suffix}" for suffix in sorted(SUFFIXES)]
-    beside = [back for back in backs if (path.parent / back).is_file()]
+    beside = [back for back in backs if back in there]
     portrait = _list_files([path.name, *beside[:1]], path.parent)[0]
     return replace(portrait, name=legible(name), origin=legible(name), key=key)
 
@@ -164,7 +176,8 @@ def _list_identity(folder: Path, name: str) -> Input | None:
             origin=legible(name),
             views=tuple(_source(folder, view, f"{name}/{view}") for view in around),
             back=_source(folder, back, f"{name}/{back}") if back else None,
-        )
+        ),
+        advice="; if each is a portrait, add --portraits",
     )
 
 

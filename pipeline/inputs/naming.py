@@ -73,11 +73,11 @@ def make_keys(items: Sequence[Named]) -> list[str]:
     ]
     counts = Counter(keys)
     taken = {key for key in keys if counts[key] == 1}
+    numbers = dict.fromkeys(counts, 1)  # the last one given
     for index, key in enumerate(keys):
-        number = 1
         while keys[index] in taken and counts[key] > 1:
-            number += 1
-            keys[index] = _extend(key, str(number))
+            numbers[key] += 1
+            keys[index] = _extend(key, str(numbers[key]))
         taken.add(keys[index])
     return keys
 

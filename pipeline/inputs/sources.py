@@ -62,14 +62,11 @@ def arrange(names: Iterable[str]) -> tuple[list[str], str | None]:
     return (views, backs[0] if backs else None) if views else (ordered, None)
 
 
-def check_views(one: Input) -> Input:
+def check_views(one: Input, advice: str = "") -> Input:
     """The same, or with its problem where it has more views than a rig may have."""
     if len(one.views) <= MOST:
         return one
-    message = (
-        f"{one.name}: {len(one.views)} images, an identity has {MOST} views at most; "
-        "if each is a portrait, add --portraits"
-    )
+    message = f"{one.name}: {len(one.views)} images, an identity has {MOST} views at most{advice}"
     return replace(one, views=(), problem=("too_many_views", message))
 
 

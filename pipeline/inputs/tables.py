@@ -78,12 +78,13 @@ def _read_csv(path: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
 
 def _read_parquet(path: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
     try:
-        table = pq.ParquetFile(path).read()
-    except (pa.ArrowException, ValueError) as error:
+        file = pq.ParquetFile(path)
+        _check_columns(file.schema_arrow.names, path)
+        rows = file.read().to_pylist()
+    except (pa.ArrowException, ValueError) as error:  # a UnicodeDecodeError is one
         reason = " ".join(str(error).split())
         raise PipelineError(f"{path}: not readable as Parquet: {reason}") from None
-    _check_columns(table.column_names, path)
-    for index, row in enumerate(table.to_pylist()):
+    for index, row in enumerate(rows):
         yield f"row {index}", row
 
 

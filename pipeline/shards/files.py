@@ -39,12 +39,26 @@ class Temporary:
     """
 
     def __init__(self, final: Path):
-        token = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}"
         self.final = final
-        self.path = final.with_name(f".{final.name}.{token}.tmp")
+        self._open()
+        while not self._lock():
+            self.discard()
+            self._open()
+
+    def _open(self) -> None:
+        token = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}"
+        self.path = self.final.with_name(f".{self.final.name}.{token}.tmp")
         self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        with suppress(OSError):  # a file system without locks: leftovers there are never removed
+
+    def _lock(self) -> bool:
+        """Whether it is ours: another job may take it for a leftover before it is locked."""
+        try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # a file system without locks: leftovers there are never removed
+            return True
+        return os.fstat(self._file).st_nlink > 0
 
     def write(self, data: bytes) -> None:
         rest = memoryview(data)

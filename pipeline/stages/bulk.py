@@ -16,12 +16,12 @@ import eg3d_renderer as er
 from eg3d_renderer.generators import Generator
 from manifests import RunManifest
 from manifests.loading import build_run
-from pipeline.devices import describe_device, encoder_threads
+from pipeline.devices import encoder_threads
 from pipeline.images import ImageFailure, Picture, decode_picture, read_file, to_model
 from pipeline.inputs.contents import Content, load_content
 from pipeline.inputs.jobs import Asked, Job, Shards, plan_styles, plan_table
 from pipeline.inputs.listing import list_content
-from pipeline.inputs.sources import SPLIT, fingerprint
+from pipeline.inputs.sources import SPLIT, Input, fingerprint
 from pipeline.inputs.tables import read_table
 from pipeline.requests import claim_folder
 from pipeline.seeds import derive_seed
@@ -32,6 +32,7 @@ from pipeline.stages.samples import Failure, Made, write_samples
 from pipeline.stages.stylize import (
     Stylizer,
     Subject,
+    describe_stylizer,
     identities_at_once,
     open_stylizer,
     render_hint,
@@ -63,6 +64,15 @@ class BulkRequest:
 
 
 @dataclass
+class Hints:
+    """What renders other identities, for the hint `camera`."""
+
+    generator: Generator
+    run: RunManifest  # its orbit, seed and size
+    views: list[dict[str, Any]]  # their names and cameras
+
+
+@dataclass
 class Bulk:
     """A request that can be met: what is read, what makes it, and where it goes."""
 
@@ -71,47 +81,37 @@ class Bulk:
     columns: dict[str, Shards]
     stylizer: Stylizer
     open_style: Callable[[Path], Picture]
-    run: RunManifest  # of the hints: generator, orbit, seed and encoding
-    hints: Generator | None
-    orbit: list[dict[str, Any]]  # names and cameras of the hints' views
+    hints: Hints | None  # none where every job shows its content's own views
 
 
-def open_bulk(request: BulkRequest, out: Path, device: torch.device) -> Bulk:
+def open_bulk(
+    request: BulkRequest, out: Path, device: torch.device, compiled: bool = False
+) -> Bulk:
     """List, look at and load all that the request takes, and claim the folder `out` for it.
 
     Raises PipelineError, or what loading a model or a generator raises, where the request cannot be
     met; nothing was written then.
     """
-    inputs = []
-    if request.content is not None:
-        inputs = list_content(request.content, request.portraits)
-    if request.table is None:
-        columns = plan_styles(inputs, request.styles, request.asked)
-    else:
-        columns = plan_table(read_table(request.table), request.table, inputs, request.asked)
-    styles = {str(style.absolute()): _open_style(None, style) for style in request.styles}
+    inputs, columns = _plan(request)
+    for style in request.styles:
+        _open_style(None, style)  # one that is broken is told before the model is loaded
     run = _build_hint_run(request)
-    stylizer = open_stylizer(request.model, device, request.precision)
+    stylizer = open_stylizer(request.model, device, request.precision, compiled)
     size = stylizer.model.config.image_size
-    hints, orbit = None, []
-    if any(job.hint == "camera" for shards in columns.values() for job in chain(*shards.values())):
-        hints = er.load_generator(run.generator.source, device)
-        resolution = min(size, hints.img_resolution or size)
-        outputs = run.outputs.model_copy(update={"resolution": resolution})
-        run = run.model_copy(update={"outputs": outputs})
-        orbit = describe_views(rig_labels(run, hints))
-    said = _describe_request(request, run) | {
+    jobs = chain.from_iterable(chain(*(shards.values() for shards in columns.values())))
+    hints = _open_hints(run, size, device) if any(job.hint == "camera" for job in jobs) else None
+    open_style = lru_cache(max(STYLES_KEPT, len(request.styles)))(partial(_open_style, size))
+    said = _describe_request(request) | {
         "content": {"path": request.content and str(Path(request.content).absolute()),
                     "portraits": request.portraits,
                     "listing": fingerprint(inputs)},
-        "styles": {path: picture.facts["sha256"] for path, picture in styles.items()},
+        "styles": {str(s.absolute()): open_style(s).facts["sha256"] for s in request.styles},
         "table": request.table and _describe_file(request.table),
         "model": {"path": str(request.model.absolute()), "sha256": stylizer.digest},
-        "hints": hints and hints.digest,
+        "hints": hints and hints.generator.digest,
     }  # fmt: skip
     claim_folder(out / REQUEST, json.dumps(said, indent=1), "stylization")
-    open_style = lru_cache(max(STYLES_KEPT, len(styles)))(partial(_open_style, size))
-    return Bulk(out, request, columns, stylizer, open_style, run, hints, orbit)
+    return Bulk(out, request, columns, stylizer, open_style, hints)
 
 
 def stylize_bulk_shard(bulk: Bulk, column: str, shard: str) -> None:
@@ -121,14 +121,24 @@ def stylize_bulk_shard(bulk: Bulk, column: str, shard: str) -> None:
     bytes depend on nothing else, on a GPU the others beside it change rounding.
     """
     jobs, stylizer = bulk.columns[column][shard], bulk.stylizer
-    provenance = describe_device(stylizer.device) | {
+    provenance = describe_stylizer(stylizer) | {
         "column": column,
-        "stylizer": stylizer.digest,
-        "request": _describe_request(bulk.request, bulk.run),
-        "hints": bulk.hints and bulk.hints.digest,
+        "request": _describe_request(bulk.request),
+        "hints": bulk.hints and bulk.hints.generator.digest,
     }
     encoders = encoder_threads(stylizer.device)
     write_samples(bulk.out / column, shard, provenance, _make(bulk, jobs), len(jobs), encoders)
+
+
+def _plan(request: BulkRequest) -> tuple[list[Input], dict[str, Shards]]:
+    """The inputs of the content, and the jobs of all columns."""
+    inputs = []
+    if request.content is not None:
+        inputs = list_content(request.content, request.portraits)
+    if request.table is None:
+        return inputs, plan_styles(inputs, request.styles, request.asked)
+    rows = read_table(request.table)
+    return inputs, plan_table(rows, request.table, inputs, request.asked)
 
 
 def _open_style(size: int | None, path: Path) -> Picture:
@@ -143,15 +153,23 @@ def _build_hint_run(request: BulkRequest) -> RunManifest:
         "generator": {"source": request.generator},
         "identities": {SPLIT: 1},
         "rig": {"kind": "orbit", "views": request.asked.views},
-        "outputs": {"rgb": request.rgb},
     }
     return build_run(content, Path("command line"))
 
 
-def _describe_request(request: BulkRequest, run: RunManifest) -> dict[str, Any]:
+def _open_hints(run: RunManifest, size: int, device: torch.device) -> Hints:
+    """No larger than `size`, which the stylizer sees."""
+    generator = er.load_generator(run.generator.source, device)
+    resolution = min(size, generator.img_resolution or size)
+    outputs = run.outputs.model_copy(update={"resolution": resolution})
+    run = run.model_copy(update={"outputs": outputs})
+    return Hints(generator, run, describe_views(rig_labels(run, generator)))
+
+
+def _describe_request(request: BulkRequest) -> dict[str, Any]:
     """All settings, without where anything lies."""
     return {
-        "generator": Path(run.generator.source).name,
+        "generator": Path(request.generator).name,
         "seed": request.seed,
         "rgb": request.rgb,
         "precision": request.precision,
@@ -168,7 +186,7 @@ def _describe_file(path: Path) -> dict[str, str]:
 
 def _make(bulk: Bulk, jobs: Sequence[Job]) -> Iterator[Made | Failure]:
     """What becomes of the jobs, in their order; images are read while others are stylized."""
-    size = identities_at_once(bulk.stylizer, jobs[0].views)
+    size = identities_at_once(bulk.stylizer, max(job.views for job in jobs))
     read = encode_ahead(partial(_read, bulk), jobs, READERS, READERS + size)
     while batch := list(islice(read, size)):
         for (_, sampling), group in groupby(batch, key=lambda ready: _manner(bulk, ready[0])):
@@ -216,8 +234,8 @@ def _prepare(bulk: Bulk, job: Job, content: Content, style: Picture) -> Subject 
     try:
         if job.hint == "camera":
             assert bulk.hints is not None
-            hint = render_hint(bulk.run, bulk.hints, job.content.key, bulk.stylizer)
-            cameras = bulk.orbit
+            hint = render_hint(bulk.hints.run, bulk.hints.generator, job.content.key, bulk.stylizer)
+            cameras = bulk.hints.views
         else:
             hint = views
         back, origin = _find_back(bulk, job, views, content.back, hint)

@@ -19,7 +19,7 @@ from pipeline.console import progress
 from pipeline.errors import PipelineError
 from pipeline.images import decode_picture, read_file, to_model
 from pipeline.inputs.contents import load_content
-from pipeline.inputs.listing import list_content
+from pipeline.inputs.listing import is_folder_of_images, list_content
 from pipeline.inputs.sources import Input
 from pipeline.judges import Judges, Pictures
 from pipeline.shards.reader import Column, read_clip
@@ -63,11 +63,11 @@ def evaluate_folders(folders: Folders, path: Path, judges: Judges | None = None)
     judges = judges or Judges()
     opened = _Opened(
         folders,
-        content=_by_name(list_content(folders.content)),
-        masks=_by_name(list_content(folders.masks)) if folders.masks else {},
+        content=_list_by_name(folders.content, folders.protocol),
+        masks=_list_by_name(folders.masks, folders.protocol) if folders.masks else {},
         styles=dict(_read_styles(folders)),
     )
-    columns = {_name(column): Column(column) for column in folders.stylized}
+    columns = {_name(column): _open_column(column) for column in folders.stylized}
     if len(columns) < len(folders.stylized):
         raise PipelineError("--stylized: two columns have the same name")
     rows: list[dict[str, Any]] = []
@@ -85,7 +85,7 @@ def _measure_sample(
     count = len(meta["views"])
     images = read_clip(column, key, range(count), check=True)
     output = to_model(images, images.shape[1])
-    subject = _open_subject(opened, f"{column.folder.name}/{key}", key, meta, output.shape[-1])
+    subject = _open_subject(opened, f"{column.folder.name}/{key}", meta, output.shape[-1])
     methods: dict[Label, Pictures] = {(m, None): p for m, p in baselines(subject).items()}
     methods[OURS, name] = Pictures(output, metrics.estimate_foreground(output))
     for (method, _), rows in measure(subject, methods, judges).items():
@@ -93,21 +93,24 @@ def _measure_sample(
         yield from (names | row for row in rows)
 
 
-def _open_subject(
-    opened: _Opened, where: str, key: str, meta: dict[str, Any], size: int
-) -> Subject:
+def _open_subject(opened: _Opened, where: str, meta: dict[str, Any], size: int) -> Subject:
     folders, count = opened.folders, len(meta["views"])
-    one = opened.content.get(key) or opened.content.get(meta.get("name", ""))
+    if "style" not in meta:
+        raise PipelineError(f"{where}: of a run; evaluate takes the manifest of that")
+    one = opened.content.get(meta["content"]) or opened.content.get(meta["name"])
     if one is None:
-        raise PipelineError(f"{where}: its content is not in {folders.content}")
-    views = load_content(one, size).views
-    expected = 1 if folders.protocol == "ffhq" else count
+        kind = ", every image of which is a portrait" if folders.protocol == "ffhq" else ""
+        raise PipelineError(f"{where}: its content is not in {folders.content}{kind}")
+    found = load_content(one, size)
+    views, expected = found.views, 1 if folders.protocol == "ffhq" else count
     if len(views) != expected:
         raise PipelineError(
             f"{one.origin}: {len(views)} views, but {folders.protocol} compares "
             + ("portraits: one image each" if expected == 1 else f"{count}, as many as the output")
         )
-    given = meta.get("style", {}).get("sha256")
+    if [file["sha256"] for file in found.files] != [file["sha256"] for file in meta["files"]]:
+        raise PipelineError(f"{one.origin}: changed since it was stylized, or another of this name")
+    given = meta["style"]["sha256"]
     if given not in opened.styles:
         raise PipelineError(f"{where}: its style image was not given; name the file with --style")
     style = to_model(opened.styles[given][None], size)
@@ -171,8 +174,19 @@ def _read_styles(folders: Folders) -> Iterator[tuple[str, np.ndarray]]:
         yield picture.facts["sha256"], picture.pixels
 
 
-def _by_name(inputs: list[Input]) -> dict[str, Input]:
+def _list_by_name(content: str, protocol: str) -> dict[str, Input]:
+    """The inputs by key, and by name; the protocol `ffhq` takes every image below a folder."""
+    inputs = list_content(content, protocol == "ffhq" and is_folder_of_images(content))
     return {one.name: one for one in inputs} | {one.key: one for one in inputs}
+
+
+def _open_column(folder: Path) -> Column:
+    if not any(folder.glob("*.tar")):
+        raise PipelineError(f"{folder}: no shards there; --stylized takes a column: stylized-NAME")
+    column = Column(folder)
+    if not len(column):
+        raise PipelineError(f"{folder}: no samples to evaluate: all failed, or none is made yet")
+    return column
 
 
 def _name(column: Path) -> str:

@@ -40,6 +40,7 @@ class Stylizer:
     model: DiffStyle360
     digest: str  # sha256 of its weights' file
     device: torch.device
+    compiled: bool = False  # the denoiser, by torch.compile
     banks: BankCache = field(default_factory=lambda: BankCache(BANK_BYTES))  # of shared styles
 
 
@@ -65,8 +66,10 @@ class Subject:
     cameras: list[dict[str, Any]]
 
 
-def open_stylizer(folder: Path, device: torch.device, precision: str) -> Stylizer:
-    """Load a stylizer, "exact" in float32 or "fast" in bfloat16.
+def open_stylizer(
+    folder: Path, device: torch.device, precision: str, compiled: bool = False
+) -> Stylizer:
+    """Load a stylizer, "exact" in float32 or "fast" in bfloat16; `compiled` by torch.compile.
 
     Raises PipelineError where there is none, StylizerError where it cannot be loaded.
     """
@@ -76,15 +79,19 @@ def open_stylizer(folder: Path, device: torch.device, precision: str) -> Stylize
     digest = digest_file(weights)
     dtype = torch.bfloat16 if precision == "fast" else torch.float32
     model = DiffStyle360.from_pretrained(folder, dtype).to(device).eval()
-    return Stylizer(model, digest, device)
+    if compiled:
+        model.denoiser.compile()
+    return Stylizer(model, digest, device, compiled)
 
 
-def open_stylization(folder: RunFolder, device: torch.device) -> Stylization:
+def open_stylization(
+    folder: RunFolder, device: torch.device, compiled: bool = False
+) -> Stylization:
     """Load the model. Raises PipelineError where the manifest or the model lacks what it takes."""
     settings = folder.run.stylize
     if settings is None:
         raise PipelineError("the run manifest has no stylize section: nothing to stylize")
-    stylizer = open_stylizer(folder.stylizer, device, settings.precision)
+    stylizer = open_stylizer(folder.stylizer, device, settings.precision, compiled)
     hints = None
     if settings.hint == "camera":
         generator = folder.run.generator
@@ -105,10 +112,9 @@ def stylize_shard(stylization: Stylization, reference: str, shard: str) -> None:
     column = f"stylized-{reference}"
     style_of = open_reference(folder, reference, [shard])  # names those that are there, if it fails
     described = describe_settings(settings, reference)
-    provenance = describe_device(stylizer.device) | {
+    provenance = describe_stylizer(stylizer) | {
         "column": column,
         "run": folder.run.digest(),
-        "stylizer": stylizer.digest,
         "settings": described,
     }
     content = Column(folder.column("render"), [shard])
@@ -128,6 +134,12 @@ def stylize_shard(stylization: Stylization, reference: str, shard: str) -> None:
 
     encoders = encoder_threads(stylizer.device)
     write_samples(folder.column(column), shard, provenance, made(), len(rows), encoders)
+
+
+def describe_stylizer(stylizer: Stylizer) -> dict[str, Any]:
+    """What made the bytes, for a shard's record."""
+    facts = {"stylizer": stylizer.digest, "compiled": stylizer.compiled}
+    return describe_device(stylizer.device) | facts
 
 
 def describe_settings(settings: Stylize, reference: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -190,6 +191,7 @@ def test_images_that_fail_may_be_allowed(
         "--model", tiny_model, "--steps", 1, "--allow-failed", allowed,
     )  # fmt: skip
     assert done.returncode == code
+    assert str(tmp_path / "out" / "stylized-ink") in done.stdout.splitlines()
     told = "1 of 3 samples failed, more than allow_failed 0.3: 1 empty (first bad: bad.png: "
     assert (told in done.stderr) == (code == 1)
 
@@ -207,6 +209,8 @@ def test_options_that_do_not_go_together_are_one_line(
             ("--content", "x", "--style", "y", "--model", "z", "--reference", "a"),
             "--reference goes",
         ),
+        (("--table", "x", "--model", "z", "--portraits"), "--portraits goes with --content"),
+        ((write_manifest(), "--portraits"), "give a manifest, or --content and its options, not b"),
         (("--content", "x", "--presence", "nan"), "Invalid value for '--presence': nan is not a f"),
         (("--content", "x", "--temperature", 0), "Invalid value for '--temperature': 0.0 is not"),
         (("--table", tmp_path / "none.csv", "--model", "z"), f"{tmp_path / 'none.csv'}: cannot re"),
@@ -216,6 +220,17 @@ def test_options_that_do_not_go_together_are_one_line(
     missing = refusal(run("stylize", "--content", "x", "--style", "y", "--model", "z"))
     assert missing == "Missing option '--out'."
     assert not (tmp_path / "out").exists()
+
+
+def test_finetune_opens_the_device_of_its_own_process(
+    run: Run, write_manifest: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr("accelerate.PartialState", lambda cpu: SimpleNamespace(device="cuda:3"))
+    monkeypatch.setattr("pipeline.devices.open_device", lambda name, threads: asked.append(name))
+    monkeypatch.setattr("pipeline.stages.finetune.finetune_run", lambda folder: None)
+    assert run("finetune", write_manifest()).returncode == 0
+    assert asked == ["cuda:3"]
 
 
 def test_verify_names_the_damage(run: Run, copied_run: RunFolder) -> None:

@@ -5,6 +5,7 @@ import pytest
 from manifests import ManifestError, load_run
 from pipeline.errors import PipelineError
 from pipeline.requests import claim_folder, open_request
+from pipeline.shards.writer import ShardWriter
 
 
 def content(**changes: object) -> dict:
@@ -77,6 +78,32 @@ def test_jobs_that_start_together_do_not_refuse_each_other(tmp_path: Path) -> No
     (tmp_path / ".asked.json.host.7.tmp").touch()
     claim_folder(tmp_path / "asked.json", "{}", "thing")
     claim_folder(tmp_path / "asked.json", "{}", "thing")
+
+
+def test_job_may_claim_and_go_on_while_another_of_its_request_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, is_file = tmp_path / "out" / "asked.json", Path.is_file
+
+    def look_in_between(one: Path) -> bool:
+        found = is_file(one)
+        if one == path and not (path.parent / "column").exists():
+            (path.parent / "column").mkdir(parents=True)
+            path.write_text("{}")
+        return found
+
+    monkeypatch.setattr(Path, "is_file", look_in_between)
+    claim_folder(path, "{}", "thing")
+    assert path.read_text() == "{}"
+
+
+def test_request_is_not_replaced_while_its_first_shard_is_made(tmp_path: Path) -> None:
+    path = tmp_path / "out" / "asked.json"
+    claim_folder(path, '{"a": 1}', "thing")
+    with ShardWriter(tmp_path / "out" / "column", "train-00000", {}):
+        with pytest.raises(PipelineError, match="another thing: its a differs; choose"):
+            claim_folder(path, '{"a": 2}', "thing")
+        claim_folder(path, '{"a": 1}', "thing")
 
 
 def test_what_makes_no_run_leaves_nothing(tmp_path: Path) -> None:

@@ -1,13 +1,17 @@
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import PipelineError
+from pipeline.folders import open_run
 from pipeline.inputs.listing import list_content
 from pipeline.shards import ShardError
 from pipeline.shards.reader import Column
 from pipeline.shards.writer import ShardWriter
+from pipeline.stages.plan import plan_run
 
 
 @pytest.fixture
@@ -44,3 +48,19 @@ def test_damaged_records_are_not_passed_over(column: Path) -> None:
     (column / "test-00000.parquet").write_bytes(b"PAR1")
     with pytest.raises(ShardError, match=r"test-00000.parquet: not readable as Parquet"):
         list_content(str(column))
+
+
+def test_folder_above_a_column_is_none(write_manifest: Callable[..., Path], tmp_path: Path) -> None:
+    """Though tables of ours lie there: plan.parquet, metrics.parquet."""
+    folder = open_run(write_manifest(), tmp_path)
+    plan_run(folder)
+    assert [one.name for one in list_content(str(folder.path))] == ["plan.parquet"]
+
+
+def test_damaged_sample_does_not_hide_the_others(column: Path) -> None:
+    """The number of views is that of a sample that can be read."""
+    for shard in ("test-00000", "train-00000"):
+        os.truncate(column / f"{shard}.tar", 700)
+    assert {one.count for one in list_content(str(column))} == {4}
+    os.truncate(column / "train-00001.tar", 0)
+    assert {one.count for one in list_content(str(column))} == {0}

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline.images import ImageFailure
 from pipeline.inputs.archives import list_archive
@@ -11,6 +12,7 @@ from pipeline.inputs.contents import load_content, read_cameras, read_source
 from pipeline.inputs.listing import list_content
 from pipeline.inputs.sources import Input, Source
 from pipeline.shards.reader import Column, read_clip
+from pipeline.shards.writer import ShardWriter
 from tests.pipeline.inputs.test_archives import write_tar
 from tests.pipeline.odd_images import encode, picture, turned
 
@@ -67,6 +69,26 @@ def test_changed_sample_of_ours_is_a_failure(rendered_column: Path) -> None:
     other = Input(**vars(first) | {"key": "train-00000009"})
     with pytest.raises(ImageFailure, match="no sample train-00000009") as caught:
         load_content(other, 16)
+    assert caught.value.kind == "content_unreadable"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "mode", "told"),
+    [((32, 16), "RGB", "same shape"), ((32, 32), "L", "its views have no colours")],
+)
+def test_column_of_other_images_is_a_failure(
+    tmp_path: Path, sizes: tuple[int, int], mode: str, told: str
+) -> None:
+    """Whole as a column, and yet no views that could be stylized."""
+    members = {
+        f"view_{index:02d}.rgb.png": encode(Image.new(mode, (size, size)), "PNG")
+        for index, size in enumerate(sizes)
+    }
+    with ShardWriter(tmp_path, "train-00000", {}) as writer:
+        writer.add("a", members | {"json": b'{"views":[{},{}]}'}, seed=1, split="train", seconds=0)
+    [one] = list_content(str(tmp_path))
+    with pytest.raises(ImageFailure, match=told) as caught:
+        load_content(one, 16)
     assert caught.value.kind == "content_unreadable"
 
 

@@ -103,6 +103,23 @@ def test_row_of_a_table_is_a_sample(tmp_path: Path) -> None:
     assert third.content.views[0].path == tmp_path / "b.png"
 
 
+def test_only_the_ending_of_an_image_may_be_left_out(tmp_path: Path) -> None:
+    inputs = [make("v1.2", 2), make("v1.png", key="v1-png")]
+    [shards] = plan_table([Row("v1", "ink.png")], tmp_path / "jobs.csv", inputs, ASKED).values()
+    assert shards["train-00000"][0].content == inputs[1]
+
+
+def test_back_views_beside_contents_of_a_table(tmp_path: Path) -> None:
+    for name in ("a.png", "a.back.jpg", "b.png"):
+        (tmp_path / name).touch()
+    rows = [Row(name, "ink.png") for name in ("a.png", "b.png", "a.png", "none/c.png")]
+    [shards] = plan_table(rows, tmp_path / "jobs.csv", [], ASKED).values()
+    contents = [job.content for shard in shards.values() for job in shard]
+    assert [one.back and one.back.path.name for one in contents] == [
+        "a.back.jpg", None, "a.back.jpg", None
+    ]  # fmt: skip
+
+
 def test_ambiguous_and_missing_contents_are_jobs_that_fail(tmp_path: Path) -> None:
     inputs = [make("a.png", key="a-1"), make("a.jpg", key="a-2"), make("a-1", key="other")]
     rows = [Row(name, "ink.png") for name in ("a", "a-1", "a.jpg", "none.png")]

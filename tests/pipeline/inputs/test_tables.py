@@ -85,6 +85,11 @@ def test_other_files_are_no_tables(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"content,style\n")
     with pytest.raises(PipelineError, match="not readable as Parquet"):
         read_table(tmp_path / "a.parquet")
+    text = [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff")]
+    broken = pa.Array.from_buffers(pa.string(), 1, text)
+    pq.write_table(pa.table({"content": broken, "style": ["b"]}), tmp_path / "broken.parquet")
+    with pytest.raises(PipelineError, match=r"broken.parquet: not readable as Parquet: 'utf-8' co"):
+        read_table(tmp_path / "broken.parquet")
     pq.write_table(pa.table({"content": [1], "style": ["b"]}), tmp_path / "b.parquet")
     with pytest.raises(PipelineError, match="row 0: content: 1 is not text"):
         read_table(tmp_path / "b.parquet")

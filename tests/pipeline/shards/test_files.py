@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import os
 
 import pytest
@@ -47,6 +48,25 @@ def test_only_leftovers_of_the_same_file_and_of_dead_writers_are_removed(tmp_pat
     assert set(tmp_path.iterdir()) == {living.path, other, final}
     living.discard()
     assert set(tmp_path.iterdir()) == {other, final}
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_file_taken_for_a_leftover_before_it_is_locked_is_made_again(tmp_path, monkeypatch, busy):
+    """As by another job that starts to write the same file at the same moment."""
+    flock, taken = fcntl.flock, []
+
+    def take_first(file, how):
+        if not taken:
+            taken.extend(tmp_path.iterdir())
+            taken[0].unlink()
+            if busy:
+                raise BlockingIOError(errno.EWOULDBLOCK, "")
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", take_first)
+    write_whole(tmp_path / "claim.json", b"{}")
+    assert len(taken) == 1
+    assert list(tmp_path.iterdir()) == [tmp_path / "claim.json"]
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO])

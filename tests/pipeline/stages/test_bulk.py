@@ -1,9 +1,8 @@
 import io
 import itertools
 import json
-import os
-import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import webdataset
 from PIL import Image
 
 import pipeline.stages.bulk as stage
-from pipeline.cli import main
 from pipeline.errors import PipelineError
 from pipeline.images import decode_picture, read_file, to_model
 from pipeline.inputs.jobs import Asked
@@ -96,87 +94,6 @@ def write_identity(folder: Path, seed: int) -> Path:
     return folder
 
 
-def fill_with_odd_images(folder: Path) -> dict[str, tuple[str, str]]:
-    """200 inputs of every kind; by name, the column and the status that each must end in."""
-    expected = {}
-
-    def put(name: str, data: bytes, status: str) -> None:
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_bytes(data)
-        if "/" not in name:
-            expected[name] = ("stylized-ink", status)
-
-    folder.mkdir()
-    good, bad = odd_images.good(), odd_images.bad()
-    Image.new("RGB", (8000, 5000), (200, 90, 30)).save(folder / "forty-megapixels.jpg")
-    (folder / "forty-megapixels.png").write_bytes(
-        odd_images.png(8000, 5000, 8, 0, (b"\0" + bytes(range(200)) * 40) * 5000)
-    )
-    for name in ("forty-megapixels.jpg", "forty-megapixels.png"):
-        expected[name] = ("stylized-ink", "ok")
-    for name, views in {"anna": 2, "bert": 4, "cleo": 1}.items():
-        for view in range(views):
-            put(f"{name}/{view}.png", good["plain.png"], "ok")
-        expected[name] = ("stylized-ink.v4" if views == 4 else "stylized-ink", "ok")
-    put("dora/0.png", good["plain.png"], "ok")
-    put("dora/1.png", bad["cut.png"][0], "truncated")
-    expected["dora"] = ("stylized-ink", "truncated")
-    (folder / "directory.png").mkdir()
-    (folder / "dangling.png").symlink_to("nowhere.png")
-    os.mkfifo(folder / "pipe.png")
-    kinds = {"directory": "not_a_file", "dangling": "missing", "pipe": "not_a_file"}
-    for name, status in kinds.items():
-        expected[f"{name}.png"] = ("stylized-ink", status)
-    for name, (data, status) in bad.items():
-        put(name, data, status)
-    for name, data in good.items():
-        put(name, data, "ok")
-    around, failing = itertools.cycle(good.items()), itertools.cycle(bad.items())
-    while len(expected) < 200:
-        number = len(expected)
-        if number % 2:
-            name, (data, status) = next(failing)
-            put(f"{number} {name}", data, status)
-        else:
-            name, data = next(around)
-            for view in ("1", "2"):
-                put(f"identity {number}/{view} {name}", data, "ok")
-            expected[f"identity {number}"] = ("stylized-ink", "ok")
-    return expected
-
-
-def test_two_hundred_mixed_inputs_all_end(
-    tmp_path: Path,
-    tiny_model: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """As a user meets it: exit code 1, a row for every input, with the right reason."""
-    expected = fill_with_odd_images(tmp_path / "in")
-    (tmp_path / "ink.png").write_bytes(encode(picture(seed=99), "PNG"))
-    out = tmp_path / "out"
-    command = ["diffstyle360", "stylize", "--device", "cpu"]
-    command += ["--content", tmp_path / "in", "--style", tmp_path / "ink.png", "--out", out]
-    command += ["--model", tiny_model, "--views", "2", "--steps", "1", "--rgb", "webp"]
-    monkeypatch.setattr(sys, "argv", list(map(str, command)))
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 1
-    assert "samples failed, more than allow_failed 0: " in capsys.readouterr().err.splitlines()[-1]
-    found = {}
-    for column in ("stylized-ink", "stylized-ink.v4"):
-        opened = Column(out / column)
-        for key, row in rows(out / column).items():
-            if row["status"] == "ok":
-                name = opened.read(key, ["json"])["json"]["name"]
-            else:
-                name = row["message"].split(": ")[0].split("/")[0]
-            found[name] = (column, row["status"])
-        assert verify_folder(out / column) == len(rows(out / column))
-    assert len(expected) == len(found) == 200
-    assert found == expected
-
-
 def test_sample_is_what_the_stylizer_makes(
     rendered_column: Path, ask: Ask, tmp_path: Path, tiny_model: Path
 ) -> None:
@@ -238,10 +155,8 @@ def test_records_say_what_made_a_sample(ask: Ask, tmp_path: Path) -> None:
     assert (back["size"], back["box"], back["orientation"]) == ([24, 30], [0, 3, 24, 27], 6)
     assert meta["style"]["name"] == "ink.png"
     assert len(meta["style"]["sha256"]) == len(meta["stylizer"]) == 64
-    assert meta["settings"] == {
-        "steps": 2, "sampler": "ddim", "eta": 0.0, "presence": 0.5, "temperature": 1.0,
-        "gated": True, "content_guidance": 1.0, "style_guidance": 1.0, "precision": "exact",
-    }  # fmt: skip
+    sampling = Sampling(steps=2, presence=0.5)
+    assert meta["settings"] == asdict(sampling) | {"precision": "exact"}
     _, commit = read_records(column.folder / "train-00000.parquet")
     assert commit.provenance["request"]["settings"]["views"] == 2
 
@@ -403,6 +318,29 @@ def test_folder_keeps_to_its_request(ask: Ask, tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match=r"another stylization: its content.listing differs"):
         open_bulk(ask(folder), out, CPU)
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+
+
+def test_portraits_at_any_depth_are_part_of_the_request(ask: Ask, tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    for seed, name in enumerate(("00000/00001.png", "00000/00002.png", "01000/01000.png")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(encode(picture(seed=seed), "PNG"))
+    [column] = make(ask(folder, portraits=True), out).values()
+    assert column.keys == ["00000-00001", "00000-00002", "01000-01000"]
+    assert json.loads((out / "stylize.json").read_text())["content"]["portraits"] is True
+    with pytest.raises(PipelineError, match=r"another stylization: its content.portraits differs"):
+        open_bulk(ask(folder), out, CPU)
+
+
+def test_style_is_the_one_that_was_looked_at(ask: Ask, tmp_path: Path) -> None:
+    """Also where the file changes while shards are made."""
+    request = ask(write_portraits(tmp_path / "in", 1))
+    bulk = open_bulk(request, tmp_path / "out", CPU)
+    request.styles[0].write_bytes(odd_images.bad()["cut.png"][0])
+    stylize_bulk_shard(bulk, "stylized-ink", "train-00000")
+    style = Column(tmp_path / "out/stylized-ink").read("0", ["json"])["json"]["style"]
+    said = json.loads((tmp_path / "out/stylize.json").read_text())["styles"]
+    assert list(said.values()) == [style["sha256"]]
 
 
 def test_precision_is_of_the_stylizer(ask: Ask, tmp_path: Path) -> None:

@@ -6,13 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from pipeline.cli import cli
 from pipeline.errors import PipelineError
+from pipeline.folders import RunFolder
+from pipeline.inputs.listing import list_content
+from pipeline.shards.writer import ShardWriter
 from pipeline.stages.protocols import Folders, evaluate_folders
+from tests.pipeline.inputs.test_archives import write_tar
 
 VIEWS = 3
 Evaluate = Callable[..., list[dict[str, Any]]]
@@ -36,9 +41,12 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
         draw(index, base / f"portraits/{index:05d}.png")
         for view in range(VIEWS):
             draw(10 * index + view, base / f"around/000{index}/cam_{view:02d}.png")
-    for content in ("portraits", "around"):
+    draw(3, base / "nested/images/00000/00003.png")
+    draw(4, base / "nested/images/01000/01004.png")
+    for content in ("portraits", "around", "nested"):
         arguments = ["--content", base / content, "--style", base / "ink.png", "--steps", "1"]
         options = ["--model", tiny_model, "--views", "4", "--out", base / f"out-{content}"]
+        options += ["--portraits"] if content == "nested" else []
         cli.main(["stylize", *map(str, arguments + options)], standalone_mode=False)
     return base
 
@@ -73,6 +81,63 @@ def test_portraits_are_compared_from_the_front(evaluate: Evaluate) -> None:
     assert all(row["style_distance"] > 0 for row in together)
     assert {row["key"] for row in rows} == {"00000", "00001"}
     assert {row["reference"] for row in rows} == {"ink"}
+
+
+def test_portraits_lie_at_any_depth(made: Path, tmp_path: Path, evaluate: Evaluate) -> None:
+    ours = views_of(evaluate("ffhq", "nested"), "diffstyle360")
+    keys = ["images-00000-00003", "images-01000-01004"]
+    assert [row["key"] for row in ours] == [keys[0]] * 4 + [keys[1]] * 4
+    masks = tmp_path / "masks"
+    for name in ("00000/00003.png", "01000/01004.png"):
+        (masks / "images" / name).parent.mkdir(parents=True)
+        Image.new("L", (48, 40), 255).save(masks / "images" / name)
+    ours = views_of(evaluate("ffhq", "nested", masks=str(masks)), "copy_content")
+    assert all(0 < row["silhouette"] < 0.7 for row in ours)
+
+
+def test_content_is_what_was_stylized(made: Path, evaluate: Evaluate) -> None:
+    draw(5, made / "portraits/00001.png")
+    try:
+        with pytest.raises(PipelineError, match=r"00001\.png: changed since it was stylized"):
+            evaluate("ffhq")
+    finally:
+        draw(1, made / "portraits/00001.png")
+
+
+def test_column_of_a_run_has_its_own_evaluation(made: Path, made_run: RunFolder) -> None:
+    column = made_run.column("stylized-statue")
+    with pytest.raises(PipelineError, match="of a run; evaluate takes the manifest of that"):
+        evaluate_folders(Folders("ffhq", str(made / "portraits"), (column,)), made / "m.parquet")
+
+
+def test_columns_have_samples(made: Path, tmp_path: Path) -> None:
+    def refuse(column: Path, told: str) -> None:
+        with pytest.raises(PipelineError, match=told):
+            evaluate_folders(Folders("ffhq", str(made / "portraits"), (column,)), tmp_path / "m")
+
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "metrics.parquet")  # as of an evaluation
+    refuse(tmp_path, "no shards there; --stylized takes a column: stylized-NAME")
+    with ShardWriter(tmp_path / "stylized-ink", "train-00000", {}) as writer:
+        writer.fail("a", "empty", "", seed=1, split="train")
+    refuse(tmp_path / "stylized-ink", "stylized-ink: no samples to evaluate: all failed")
+
+
+def test_row_of_a_table_names_its_content(made: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """By its key, where names are the same in two tars."""
+    for index, name in enumerate(("a", "b")):
+        draw(index, tmp_path / "face.png")
+        write_tar(tmp_path / f"{name}.tar", {"face.png": (tmp_path / "face.png").read_bytes()})
+    keys = [one.key for one in list_content(str(tmp_path))]
+    rows = [f"{key},{made / 'ink.png'}" for key in keys]
+    (tmp_path / "jobs.csv").write_text("\n".join(["content,style", *rows]))
+    arguments = ["--content", tmp_path, "--table", tmp_path / "jobs.csv", "--steps", "1"]
+    options = ["--model", tiny_model, "--views", "4", "--out", tmp_path / "out"]
+    cli.main(["stylize", *map(str, arguments + options)], standalone_mode=False)
+    folders = Folders(
+        "ffhq", str(tmp_path), (tmp_path / "out/stylized",), styles=(made / "ink.png",)
+    )
+    evaluate_folders(folders, tmp_path / "m.parquet")
+    assert len(set(pq.read_table(tmp_path / "m.parquet")["key"].to_pylist())) == 2
 
 
 def test_views_around_are_compared_one_by_one(evaluate: Evaluate) -> None:
@@ -116,7 +181,7 @@ def test_masks_are_laid_out_as_the_content(made: Path, tmp_path: Path, evaluate:
 
 
 def test_what_does_not_belong_together_is_said(made: Path, evaluate: Evaluate) -> None:
-    with pytest.raises(PipelineError, match="3 views, but ffhq compares portraits"):
+    with pytest.raises(PipelineError, match="around, every image of which is a portrait"):
         evaluate("ffhq", "around")
     with pytest.raises(PipelineError, match="1 views, but renderme360 compares 4"):
         evaluate("renderme360", "portraits")

@@ -1,3 +1,4 @@
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from pipeline.folders import RunFolder
 from pipeline.images import to_model
 from pipeline.shards.codecs import decode, to_uint8
 from pipeline.shards.reader import Column, read_clip
+from pipeline.shards.records import read_commit
 from pipeline.shards.writer import ShardWriter
 from pipeline.stages.stylize import open_stylization, stylize_shard
 from stylize import DiffStyle360, Sampling, stylize_views
@@ -122,6 +124,21 @@ def test_a_reference_may_set_its_own_dials(open_bulk: Open) -> None:
     name = "view_00.rgb.png"
     assert off["test-00000000"][name] == plain["test-00000000"][name]
     assert stylize(folder)["test-00000000"][name] != plain["test-00000000"][name]
+
+
+def test_a_compiled_denoiser_is_said_and_gives_the_same(
+    open_bulk: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = open_bulk()
+    plain = stylize(folder)["test-00000000"]
+    compile = torch.nn.Module.compile
+    eager = functools.partialmethod(compile, backend="eager")  # traced, but built in no time
+    monkeypatch.setattr(torch.nn.Module, "compile", eager)
+    stylize_shard(open_stylization(folder, CPU, compiled=True), "statue", "test-00000")
+    compiled = Column(folder.column("stylized-statue")).read("test-00000000", decoded=False)
+    assert compiled == plain
+    commit = read_commit(folder.column("stylized-statue") / "test-00000.parquet")
+    assert commit.provenance["compiled"]
 
 
 def test_identities_together_keep_their_order_and_failures(
