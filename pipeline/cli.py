@@ -148,7 +148,7 @@ def encode(
     Writes latents-render and latents-style-NAME of the train split, with the autoencoder that
     finetune.start has.
     """
-    from manifests.run import TRAIN_SPLIT
+    from manifests.stylizer import TRAIN_SPLIT
     from pipeline.devices import STYLIZE_THREADS, open_device
     from pipeline.stages.encode import encode_shard, open_encoder
 

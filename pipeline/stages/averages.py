@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from manifests.run import Reference
+from manifests.stylizer import Reference
 from pipeline.stages.measures import BASELINES, OURS, TRUTH
 
 MEASURES = {  # column of metrics.parquet: title and how to read it

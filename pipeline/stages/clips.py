@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from manifests.run import Finetune
+from manifests.stylizer import Finetune
 from pipeline.errors import PipelineError
 from pipeline.folders import RunFolder
 from pipeline.images import resize, to_model

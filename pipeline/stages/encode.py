@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from manifests.run import Finetune
+from manifests.stylizer import Finetune
 from pipeline.devices import describe_device, encoder_threads
 from pipeline.errors import PipelineError
 from pipeline.folders import RunFolder

@@ -6,7 +6,7 @@ from functools import partial
 from accelerate import PartialState
 
 import stylize
-from manifests.run import TRAIN_SPLIT, Finetune
+from manifests.stylizer import TRAIN_SPLIT, Finetune
 from pipeline.console import follow
 from pipeline.errors import PipelineError
 from pipeline.folders import RunFolder

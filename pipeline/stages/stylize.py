@@ -16,7 +16,7 @@ import eg3d_renderer as er
 from eg3d_renderer.generators import Generator
 from manifests import RunManifest
 from manifests.digests import digest_file
-from manifests.run import Stylize
+from manifests.stylizer import Stylize
 from pipeline.devices import describe_device, encoder_threads
 from pipeline.errors import PipelineError
 from pipeline.folders import RunFolder

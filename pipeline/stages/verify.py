@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from manifests.run import TRAIN_SPLIT
+from manifests.stylizer import TRAIN_SPLIT
 from pipeline.counts import count_column
 from pipeline.errors import PipelineError
 from pipeline.folders import RunFolder

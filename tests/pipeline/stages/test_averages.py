@@ -3,8 +3,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from manifests.run import Reference
 from manifests.schemas import METRICS
+from manifests.stylizer import Reference
 from pipeline.stages.averages import as_text, average, label_references
 
 

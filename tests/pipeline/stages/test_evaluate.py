@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from manifests.run import Reference
 from manifests.schemas import METRICS, VERSION_KEY
+from manifests.stylizer import Reference
 from pipeline.errors import PipelineError
 from pipeline.folders import RunFolder
 from pipeline.judges import Judges

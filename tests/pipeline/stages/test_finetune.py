@@ -3,7 +3,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from manifests.run import Finetune, Losses, Validation
+from manifests.stylizer import Finetune, Losses, Validation
 from pipeline.errors import PipelineError
 from pipeline.folders import RunFolder
 from pipeline.stages.finetune import _settings, finetune_run

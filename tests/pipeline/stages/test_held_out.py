@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from manifests.run import Validation
+from manifests.stylizer import Validation
 from pipeline.folders import RunFolder
 from pipeline.stages.finetune import finetune_run
 from pipeline.stages.held_out import open_held_out
