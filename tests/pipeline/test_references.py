@@ -18,11 +18,11 @@ def test_style_gives_each_sample_its_own(made_run: RunFolder) -> None:
 
 
 def test_image_is_the_same_for_all(tmp_path: Path, open_variant: Callable[..., RunFolder]) -> None:
-    Image.effect_noise((8, 8), 50).convert("RGB").save(tmp_path / "mine.png")
+    Image.effect_noise((24, 24), 50).convert("RGB").save(tmp_path / "mine.png")
     folder = open_variant({"stylize.references": {"mine": {"image": "mine.png"}}})
     style_of = open_reference(folder, "mine")
     np.testing.assert_array_equal(style_of("a"), style_of("b"))
-    assert style_of("a").shape == (8, 8, 3)
+    assert style_of("a").shape == (24, 24, 3)
 
 
 def test_unknown_reference_is_named(made_run: RunFolder) -> None:
