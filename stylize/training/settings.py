@@ -28,7 +28,8 @@ class FinetuneSettings:
     is trained, it is never left out.
 
     `view_consistency`, `identity`, `style` weigh the terms of `training.terms`, on clips whose
-    timestep is below `terms_below` of the schedule. All are 0: none paid on the demo model.
+    timestep is below `terms_below` of the schedule. All are 0: on the demo model
+    none was shown to pay.
     """
 
     steps: int
