@@ -102,8 +102,8 @@ def _pairs(folder: RunFolder) -> list[tuple[str, str | None, str | None]]:
     pairs: list[tuple[str, str | None, str | None]] = [("content", "render", None)]
     for style in folder.run.styles:
         made = [name for name, reference in references.items() if reference.style == style]
-        stylized: list[str | None] = [f"stylized-{name}" for name in made]
-        pairs += [(style, f"style-{style}", name) for name in stylized or [None]]
+        truth = f"style-{style}"
+        pairs += [(name, truth, f"stylized-{name}") for name in made] or [(style, truth, None)]
     images = [name for name, reference in references.items() if reference.image]
     return pairs + [(name, None, f"stylized-{name}") for name in images]
 

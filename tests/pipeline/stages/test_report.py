@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.errors import PipelineError
 from pipeline.folders import RunFolder
-from pipeline.stages.report import report_run
+from pipeline.stages.report import _pairs, report_run
 from pipeline.stages.verify import verify_run
 from tests.pipeline.conftest import make_columns
 
@@ -52,3 +52,13 @@ def test_names_from_the_manifest_are_escaped(copied_run: RunFolder) -> None:
     folder = RunFolder(copied_run.run.model_copy(update={"generator": source}), copied_run.path)
     report_run(folder)
     assert "<script>alert" not in folder.report_path.read_text()
+
+
+def test_references_of_one_style_are_told_apart(made_run: RunFolder) -> None:
+    settings = made_run.run.stylize
+    assert settings is not None
+    faint = settings.references["statue"].model_copy(update={"presence": 0.5})
+    references = settings.references | {"faint": faint}
+    stylize = settings.model_copy(update={"references": references})
+    folder = RunFolder(made_run.run.model_copy(update={"stylize": stylize}), made_run.path)
+    assert [title for title, *_ in _pairs(folder)] == ["content", "statue", "faint"]
