@@ -81,7 +81,7 @@ def stylize_views(
     """
     config = model.config
     batch, views = hint.shape[:2]
-    for images in (front, hint, style):
+    for images in (front, hint, style) if back is None else (front, back, hint, style):
         check_images(images, config)
     device = hint.device
     scheduler = build_scheduler(sampling, config)

@@ -239,3 +239,10 @@ def test_a_model_with_an_autoencoder_samples_images(make_model, tiny, triplets):
     out = sample(model, triplets)
     assert out.shape == (6, 3, 16, 16)
     assert out.isfinite().all()
+
+
+def test_a_back_view_of_another_size_is_named(model, triplets):
+    front, _, hint = batch_of(triplets)
+    back = torch.zeros(2, 3, 8, 8)
+    with pytest.raises(StylizerError, match=r"image: shape \(3, 8, 8\)"):
+        stylize_views(model, front, back, hint, triplets.style[0], Sampling(steps=1), [7, 8])
