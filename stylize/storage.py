@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from stylize.config import StylizerError
+
+SHOWN = 3  # names in an error
 
 
 @contextmanager
@@ -63,16 +65,29 @@ def load_state(path: Path, expected: dict[str, torch.Tensor]) -> dict[str, torch
         raise StylizerError(f"{path}: no such file") from None
     except (OSError, SafetensorError) as error:
         raise StylizerError(f"{path}: not a readable safetensors file ({error})") from None
-    for problem, names in (
-        ("is missing", sorted(expected.keys() - state.keys())),
-        ("is unexpected", sorted(state.keys() - expected.keys())),
+    check_state(state, expected, str(path))
+    return state
+
+
+def check_state(
+    found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], source: str
+) -> None:
+    """Raises StylizerError, naming `source`, unless names and shapes agree exactly."""
+    for problem, wrong in (
+        ("missing", [name for name in expected if name not in found]),
+        ("unexpected", [name for name in found if name not in expected]),
     ):
-        if names:
-            raise StylizerError(f"{path}: tensor {names[0]} {problem} ({len(names)} in all)")
-    for name, tensor in state.items():
+        if wrong:
+            raise StylizerError(f"{source}: {problem}: {list_names(wrong)}")
+    for name, tensor in found.items():
         if tensor.shape != expected[name].shape:
             raise StylizerError(
-                f"{path}: tensor {name} has shape {tuple(tensor.shape)}, "
-                f"the config asks for {tuple(expected[name].shape)}"
+                f"{source}: {name} has shape {tuple(tensor.shape)}, "
+                f"expected {tuple(expected[name].shape)}"
             )
-    return state
+
+
+def list_names(names: Sequence[str]) -> str:
+    """The first of them, and how many there are in all."""
+    shown = ", ".join(ascii(name[:120])[1:-1] for name in names[:SHOWN])
+    return shown if len(names) <= SHOWN else f"{shown}, ... ({len(names)} in all)"

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from stylize.config import StylizerError
-from stylize.weights.checks import check_state, check_tensor
+from stylize.storage import check_state
+from stylize.weights.checks import check_tensor
 from stylize.weights.files import read_tensors
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stylize.config import StylizerConfig, StylizerError
 from stylize.model import DiffStyle360
-from stylize.weights.checks import check_state, list_names
+from stylize.storage import check_state, list_names
 from stylize.weights.prompt import empty_prompt
 from stylize.weights.report import ImportReport, PartReport, SourceReport
 from stylize.weights.sizes import derive_config

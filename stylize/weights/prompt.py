@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from stylize.config import StylizerError
-from stylize.weights.checks import check_state
+from stylize.storage import check_state
 from stylize.weights.folders import text_heads
 
 START, END = 49406, 49407  # of CLIP's 49408 tokens; the empty prompt is a start and then only ends

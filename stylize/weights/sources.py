@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from stylize.config import StylizerError
+from stylize.storage import list_names
 from stylize.weights import names
-from stylize.weights.checks import check_tensor, list_names
+from stylize.weights.checks import check_tensor
 from stylize.weights.files import read_tensors
 from stylize.weights.folders import CONFIG, check_facts, read_network, read_pipeline
 
