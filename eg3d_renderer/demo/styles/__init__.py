@@ -10,6 +10,7 @@ from eg3d_renderer.demo.styles import (
     cartoon,
     joker,
     natural,
+    porcelain,
     sketch,
     statue,
     werewolf,
@@ -25,4 +26,5 @@ STYLES = {
     "joker": joker,
     "zombie": zombie,
     "werewolf": werewolf,
+    "porcelain": porcelain,
 }
