@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from eg3d_renderer import cameras
+from eg3d_renderer.errors import RendererError
 from eg3d_renderer.marching import planes as sampling
 from eg3d_renderer.networks.decoder import FEATURES
 from eg3d_renderer.networks.layers import PointwiseConv, ToRGB
 from eg3d_renderer.networks.mapping import Mapping
-from eg3d_renderer.networks.superresolution import resize
+from eg3d_renderer.networks.superresolution import NoSuperResolution, resize
 from eg3d_renderer.networks.synthesis import Synthesis
 from eg3d_renderer.options import option
 from eg3d_renderer.triplane import TriPlaneGenerator
@@ -61,6 +62,11 @@ class PanoHead(TriPlaneGenerator):
         super().__init__(**init_kwargs)
         self.bcg_synthesis = None
         if option(self.rendering_kwargs, "use_background", False):
+            if isinstance(self.superresolution, NoSuperResolution):
+                raise RendererError(
+                    "rendering_kwargs.use_background: a background has the size of the "
+                    "super-resolution's input, and superresolution_module is 'none'"
+                )
             self.bcg_synthesis = Synthesis(
                 self.w_dim,
                 self.superresolution.plan.input_resolution,
@@ -107,7 +113,7 @@ class PanoHead(TriPlaneGenerator):
         image = self.bcg_synthesis(ws[:, : self.bcg_synthesis.num_ws], "const")
         if image.shape[-1] == resolution:
             return image
-        return resize(image, resolution, self.superresolution.antialias)
+        return resize(image, resolution, option(self.rendering_kwargs, "sr_antialias", True))
 
     def raw_image(self, features: Tensor, ws: Tensor) -> Tensor:
         if self.torgb is None:

@@ -15,7 +15,7 @@ from eg3d_renderer.marching.depths import Draws, coarse_depths
 from eg3d_renderer.marching.planes import Axes, check_axes
 from eg3d_renderer.networks.decoder import Decoder
 from eg3d_renderer.networks.mapping import Mapping
-from eg3d_renderer.networks.superresolution import SuperResolution
+from eg3d_renderer.networks.superresolution import NO_MODULE, NoSuperResolution, SuperResolution
 from eg3d_renderer.networks.synthesis import Backbone, Synthesis
 from eg3d_renderer.ops import native
 from eg3d_renderer.ops.march import Limits, prepare
@@ -62,7 +62,7 @@ class TriPlaneGenerator(nn.Module, ABC):
     ) -> None:
         super().__init__()
         self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
-        self.img_resolution = img_resolution
+        self.img_resolution: int | None = img_resolution
         self.neural_rendering_resolution = neural_rendering_resolution
         self.rendering_kwargs = rendering_kwargs
         self.axes = check_axes(plane_axes or self.default_axes)
@@ -84,13 +84,18 @@ class TriPlaneGenerator(nn.Module, ABC):
         self.num_ws = synthesis.num_ws
         mapping = Mapping(z_dim, c_dim, w_dim, self.num_ws, **(mapping_kwargs or {}))
         self.backbone = Backbone(mapping, synthesis)
-        self.superresolution = SuperResolution(
-            option(rendering_kwargs, "superresolution_module"),
-            img_resolution,
-            w_dim,
-            sr_num_fp16_res,
-            option(rendering_kwargs, "sr_antialias", True),
-        )
+        module = option(rendering_kwargs, "superresolution_module")
+        if module == NO_MODULE:
+            self.img_resolution = None
+            self.superresolution: SuperResolution | NoSuperResolution = NoSuperResolution()
+        else:
+            self.superresolution = SuperResolution(
+                module,
+                img_resolution,
+                w_dim,
+                sr_num_fp16_res,
+                option(rendering_kwargs, "sr_antialias", True),
+            )
         lr_multiplier = option(rendering_kwargs, "decoder_lr_mul", 1)
         self.decoder = Decoder(self.decoder_activation, lr_multiplier)
 

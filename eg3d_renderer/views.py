@@ -40,7 +40,8 @@ def render_views(
     done = 0
     if memory is None:
         memory = spare_memory(identity.ws.device)
-    for labels in cam.split(together(identity.ws, 1, memory // bytes_per_view(generator))):
+    views_at_once = memory // generator.superresolution.bytes_per_view
+    for labels in cam.split(together(identity.ws, 1, views_at_once)):
         rays = together(identity.ws, CPU_RAYS, memory // bytes_per_ray(generator))
         marched = [
             march_camera(generator, identity, label, resolution, jitter, rays)
@@ -95,12 +96,6 @@ def bytes_per_ray(generator: "TriPlaneGenerator") -> int:
     """What the reference holds while it marches one."""
     samples = generator.settings.samples + generator.settings.fine_samples
     return 4 * samples * (generator.backbone_channels + 6 * FEATURES)
-
-
-def bytes_per_view(generator: "TriPlaneGenerator") -> int:
-    """What the super-resolution of one view holds."""
-    plan = generator.superresolution.plan
-    return 4 * 4 * max(plan.channels) * plan.output_resolution**2
 
 
 def together(tensor: Tensor, on_cpu: int, elsewhere: int) -> int:

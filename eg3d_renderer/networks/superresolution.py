@@ -33,6 +33,7 @@ PLANS = {
     "SuperresolutionHybridDeepfp32": Plan(128, (128, 64), False, enlarge_only=True),
     "SuperresolutionHybrid2X": Plan(64, (128, 64), False),
 }
+NO_MODULE = "none"
 CLAMP = 256.0  # of activations, where the module may run in half precision
 
 
@@ -83,6 +84,11 @@ class SuperResolution(nn.Module):
             setattr(self, f"block{i}", block)
             inputs = channels
 
+    @property
+    def bytes_per_view(self) -> int:
+        """Of what a view's activations take."""
+        return 4 * 4 * max(self.plan.channels) * self.plan.output_resolution**2
+
     def set_precision(self, precision: str) -> None:
         """That of both blocks, "exact" or "fast"."""
         self.block0.precision = self.block1.precision = precision
@@ -109,6 +115,27 @@ class SuperResolution(nn.Module):
             x, rgb = (resize(t, wanted, self.antialias) for t in (x, rgb))
         x, rgb = self.block0(x, rgb, weights[0], noise_mode)
         x, rgb = self.block1(x, rgb, weights[1], noise_mode)
+        return rgb
+
+
+class NoSuperResolution(nn.Module):
+    """For a generator whose image is what it renders, at any resolution."""
+
+    bytes_per_view = 4 * 4 * FEATURES * 128**2  # of the rendered features, about
+
+    def set_precision(self, precision: str) -> None:
+        """There is nothing to compute."""
+
+    def prepare(self, ws: Tensor) -> list[list[Tensor | Prepared]]:
+        return []
+
+    def forward(
+        self,
+        rgb: Tensor,
+        x: Tensor,
+        weights: list[list[Tensor | Prepared]],
+        noise_mode: str = "none",
+    ) -> Tensor:
         return rgb
 
 

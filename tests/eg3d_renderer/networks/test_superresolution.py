@@ -3,7 +3,12 @@ import pytest
 import torch
 
 import eg3d_renderer as er
-from eg3d_renderer.networks.superresolution import PLANS, SuperResolution, resize
+from eg3d_renderer.networks.superresolution import (
+    PLANS,
+    NoSuperResolution,
+    SuperResolution,
+    resize,
+)
 from tests.eg3d_renderer import oracle
 
 TRUTH = oracle.numbers("sr_units")
@@ -59,3 +64,9 @@ def test_features_too_large_for_4x_are_refused() -> None:
     module = SuperResolution("SuperresolutionHybrid4X", 256)
     with pytest.raises(er.RendererError, match="neural_rendering_resolution: 160 is more than"):
         module(*inputs(160), module.prepare(torch.zeros(1, 1, 512)))
+
+
+def test_without_a_module_the_image_is_what_is_rendered() -> None:
+    module = NoSuperResolution()
+    rgb, features = inputs(9)
+    assert module(rgb, features, module.prepare(torch.zeros(1, 1, 512))) is rgb
