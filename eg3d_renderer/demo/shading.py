@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from eg3d_renderer.demo.distances import length
-from eg3d_renderer.demo.tracing import CELL, CELLS, LOW, Place, Rays
+from eg3d_renderer.demo.tracing import CELL, CELLS, LOW, Bundle, Place
 
 NORMAL_STEP = 0.004
 KEY = (0.40, 0.52, 0.755)  # unit vectors to the lights
@@ -65,7 +65,7 @@ def openness(planes: Tensor, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
 def surface(
     parts: Callable[[Tensor, Tensor, Tensor], dict[str, Tensor]],
     planes: Tensor,
-    rays: Rays,
+    rays: Bundle,
     t: Tensor,
 ) -> Surface:
     """Parts, normals and light where rays [N] arrive at t [N]."""

@@ -10,6 +10,7 @@ number of views, of threads, or on what else is rendered.
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -38,6 +39,23 @@ class Frame:
 
     scale: float
     centre: tuple[float, float, float]
+
+
+class Bundle(Protocol):
+    """N rays, wherever they come from."""
+
+    @property
+    def direction(self) -> Place:
+        """Unit vectors, three [N]."""
+        ...
+
+    def at(self, t: Tensor) -> Place:
+        """The places at distances t [N]."""
+        ...
+
+    def take(self, index: Tensor) -> "Bundle":
+        """Some of the rays, by their index [M]."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +152,7 @@ def cone_march(
     return t.index_copy_(0, near_scene, s)
 
 
-def march(distance: Distance, rays: Rays, t: Tensor, far: float) -> tuple[Tensor, Tensor]:
+def march(distance: Distance, rays: Bundle, t: Tensor, far: float) -> tuple[Tensor, Tensor]:
     """Sphere tracing from t [N]: the indices [M] of the rays that arrive, and where, [M].
 
     Steps are relaxed as in Balint and Valasek, "Accelerating sphere tracing", Eurographics 2018: as
@@ -172,7 +190,7 @@ def march(distance: Distance, rays: Rays, t: Tensor, far: float) -> tuple[Tensor
 
 
 def creep(
-    distance: Distance, rays: Rays, t: Tensor, free: Tensor, far: float
+    distance: Distance, rays: Bundle, t: Tensor, free: Tensor, far: float
 ) -> tuple[Tensor, Tensor]:
     """`march` for rays [N] along a surface, from t where they have been `free`.
 

@@ -1,0 +1,164 @@
+"""Training: a step, its loss, the learning rate, checkpoints."""
+
+import csv
+import dataclasses
+import math
+import os
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from eg3d_renderer.demo.training.backbone import synthesize
+from eg3d_renderer.demo.training.memory import Look, Plan, remember
+from eg3d_renderer.demo.training.model import RENDERING_KWARGS, AllStyles
+from eg3d_renderer.demo.training.rendering import channel_order, march, place_samples
+from eg3d_renderer.demo.training.truth import Heads
+from eg3d_renderer.families import PanoHead
+
+WARM_UP = 100  # steps
+EMA = 0.998
+EVERY = 50  # steps between rows of the curves
+CURVES = ("step", "seconds", "colour", "coverage", "depth", "psnr")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Of a training from nothing.
+
+    A step sees `batch` heads, `fresh` of them for the first time, each by `looks` of the `rays` it
+    has; the others are among the last `memory` heads. Planes grow: `sizes` are pairs of a size and
+    the share of the steps from which it is used.
+    """
+
+    styles: tuple[str, ...]
+    steps: int = 12000
+    batch: int = 16
+    fresh: int = 4
+    memory: int = 4000
+    rays: int = 1024
+    looks: int = 256
+    sizes: tuple[tuple[int, float], ...] = ((32, 0.0), (64, 0.5), (128, 0.75))
+    learning_rate: float = 2e-2
+    seed: int = 360
+    checkpoint_every: int = 250
+
+    def size(self, step: int) -> int:
+        """Of the planes at a step."""
+        return max(size for size, share in self.sizes if step >= share * self.steps)
+
+
+def train(settings: Settings, folder: Path, workers: int = 1) -> AllStyles:
+    """The model with averaged weights; goes on after the checkpoint in `folder`, if there is one.
+
+    Writes curves.csv, a row every EVERY steps. Raises FloatingPointError for a loss that is not
+    finite.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model = AllStyles(list(settings.styles), settings.seed)
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    average = {n: p.detach().clone() for n, p in trained.items()}
+    optimizer = torch.optim.Adam(trained.values(), settings.learning_rate, betas=(0.9, 0.99))
+    checkpoint, done = folder / "checkpoint.pt", 0
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        average, done = saved["average"], saved["done"]
+    fresh = settings.steps * settings.fresh
+    heads = Heads(model.styles, settings.rays, settings.seed, fresh)
+    plan = Plan(settings.batch, settings.fresh, settings.memory, settings.looks, settings.seed)
+    curves = _open_curves(folder / "curves.csv", done)
+    began = time.monotonic()
+    recent: list[Tensor] = []
+    for step, batch in enumerate(remember(heads, plan, done, workers), start=done):
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * rate(step, settings.steps)
+        draw = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
+        losses = measure(model, batch, settings.size(step), draw)
+        if not math.isfinite(float(losses[0].detach())):
+            raise FloatingPointError(f"step {step}: the loss is not finite")
+        optimizer.zero_grad()
+        losses[0].backward()
+        optimizer.step()
+        keep = min(EMA, (step + 1) / (step + 10))
+        with torch.no_grad():
+            for name, parameter in trained.items():
+                average[name].lerp_(parameter, 1 - keep)
+        recent.append(losses[1:].detach())
+        if (step + 1) % EVERY == 0 or step + 1 == settings.steps:
+            colour, coverage, depth, square = torch.stack(recent).mean(0).tolist()
+            recent = []
+            row = (step + 1, time.monotonic() - began, colour, coverage, depth)
+            curves.writerow([*(f"{v:.5g}" for v in row), f"{-10 * math.log10(square):.2f}"])
+        if (step + 1) % settings.checkpoint_every == 0 or step + 1 == settings.steps:
+            saved = {
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "average": average,
+                "done": step + 1,
+            }
+            torch.save(saved, folder / ".checkpoint.pt")
+            os.replace(folder / ".checkpoint.pt", checkpoint)
+    model.load_state_dict(model.state_dict() | average)
+    return model
+
+
+def measure(model: AllStyles, batch: list[Look], size: int, draw: torch.Generator) -> Tensor:
+    """[5]: the loss; the absolute error of colours, the cross-entropy of coverage, the mean
+    distance of what is seen from the surface in world units, the squared error of colours.
+
+    `size` is that of the planes; `draw` places the samples.
+    """
+    base = model.base
+    depth = base.rendering_kwargs["triplane_depth"]
+    settings, span = base.settings, (RENDERING_KWARGS["ray_start"], RENDERING_KWARGS["ray_end"])
+    ws = model.ws(torch.stack([z for _, z, _ in batch]), [style for style, _, _ in batch])
+    order = channel_order(depth)
+    texels = synthesize(base.backbone.synthesis, ws, order, size, torch.bfloat16)
+    sums = torch.zeros(4)
+    for (style, _, rays), image in zip(batch, texels, strict=True):
+        samples = place_samples(rays, *span, draw)
+        colours, opacity, weights, middles = march(
+            image,
+            depth,
+            base.axes,
+            model.decoder(style),
+            rays,
+            samples,
+            settings.box,
+            settings.box / 2 - PanoHead.triplane_crop,
+        )
+        off = colours - rays.colours
+        hit = rays.depths.isfinite()
+        away = (middles[hit] - rays.depths[hit, None]).abs()
+        sums = sums + torch.stack(
+            [
+                off.abs().mean(),
+                F.binary_cross_entropy(opacity.clamp(1e-4, 1 - 1e-4), rays.coverage),
+                (weights[hit] * away).sum(-1).mean(),
+                off.square().mean(),
+            ]
+        )
+    colour, coverage, distance, square = sums / len(batch)
+    loss = colour + 2 * square + 0.1 * coverage + 0.5 * distance
+    return torch.stack([loss, colour, coverage, distance, square])
+
+
+def rate(step: int, steps: int) -> float:
+    """The share of the learning rate: up linearly, down as a cosine."""
+    warm = min(1, (step + 1) / WARM_UP)
+    return warm * (0.5 + 0.5 * math.cos(math.pi * step / steps)) * 0.99 + 0.01
+
+
+def _open_curves(path: Path, done: int):
+    rows = []
+    if path.exists():
+        with path.open(newline="") as file:
+            rows = [row for row in list(csv.reader(file))[1:] if int(float(row[0])) <= done]
+    file = path.open("w", newline="", buffering=1)
+    writer = csv.writer(file)
+    writer.writerows([CURVES, *rows])
+    return writer

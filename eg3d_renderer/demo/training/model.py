@@ -1,0 +1,129 @@
+"""One network for all styles, and what each style has of its own.
+
+All share the synthesis network and, up to a difference of their own, the first layer of the mapping
+and the decoder. A style by itself is then a generator like any other.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from eg3d_renderer.demo.generator import ProceduralHeads
+from eg3d_renderer.generators import build_generator
+from eg3d_renderer.networks.mapping import Mapping
+from eg3d_renderer.triplane import TriPlaneGenerator
+
+OWN = (
+    "backbone.mapping.fc0.weight",
+    "backbone.mapping.fc0.bias",
+    "decoder.net.0.weight",
+    "decoder.net.0.bias",
+    "decoder.net.2.weight",
+    "decoder.net.2.bias",
+)
+LAST = ("decoder.net.2.weight", "decoder.net.2.bias")
+SHARPNESS = 20.0  # densities are learned as a fraction of what they are: they must grow large
+MILDNESS = 0.1  # of the first modulations: a network that starts near the mean head
+FIRST_SIZE = 32  # of the planes, when training begins
+UNTRAINED = ("noise", "t_mapping")
+INIT_KWARGS: dict[str, Any] = {
+    "z_dim": ProceduralHeads.z_dim,
+    "c_dim": 0,
+    "w_dim": 128,
+    "mapping_kwargs": {"num_layers": 3, "lr_multiplier": 1},
+    "channel_base": 4096,
+    "channel_max": 192,
+    "img_resolution": 128,
+    "neural_rendering_resolution": 128,
+}
+RENDERING_KWARGS: dict[str, Any] = {
+    "ray_start": 2.25,
+    "ray_end": 3.2,
+    "box_warp": 0.9,
+    "depth_resolution": 24,
+    "depth_resolution_importance": 16,
+    "superresolution_module": "none",
+    "triplane_size": 128,
+    "triplane_depth": 2,
+    "avg_camera_radius": 2.7,
+    "avg_camera_pivot": [0, 0, 0],
+    "white_back": True,
+}
+
+
+class AllStyles(nn.Module):
+    """The demo generator in all of its styles: `base`, and differences for each style."""
+
+    def __init__(self, styles: list[str], seed: int) -> None:
+        super().__init__()
+        self.styles = styles
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.base = build_generator(
+                "panohead", rendering_kwargs=RENDERING_KWARGS, **INIT_KWARGS
+            )
+        base = dict(self.base.named_parameters())
+        self.differences = nn.ParameterList(
+            torch.zeros(len(styles), *base[name].shape) for name in OWN
+        )
+        with torch.no_grad():
+            for name, parameter in base.items():
+                if name.endswith("affine.weight"):
+                    parameter.mul_(MILDNESS)
+                if name in LAST:
+                    parameter[0].div_(SHARPNESS)
+                if name.startswith("t_mapping"):
+                    parameter.zero_()
+            for size in self.base.backbone.synthesis.resolutions:
+                if size > FIRST_SIZE:  # what grows on the planes starts as nothing
+                    getattr(self.base.backbone.synthesis, f"b{size}").torgb.weight.zero_()
+        for name, parameter in base.items():
+            parameter.requires_grad_(not any(part in name for part in UNTRAINED))
+
+    def own(self, style: int) -> dict[str, Tensor]:
+        """The tensors of one style by their names in the state dict."""
+        base = dict(self.base.named_parameters())
+        own = {
+            name: base[name] + difference[style]
+            for name, difference in zip(OWN, self.differences, strict=True)
+        }
+        for name in LAST:
+            own[name] = torch.cat([own[name][:1] * SHARPNESS, own[name][1:]])
+        return own
+
+    def ws(self, z: Tensor, styles: list[int]) -> Tensor:
+        """z [N, z_dim], a style each -> ws [N, num_ws, w_dim]."""
+        prefix = "backbone.mapping."
+        mapping = self.base.backbone.mapping
+        nothing = z.new_zeros(1, 0)
+        made = []
+        for row, style in zip(z.split(1), styles, strict=True):
+            own = {
+                name.removeprefix(prefix): tensor
+                for name, tensor in self.own(style).items()
+                if name.startswith(prefix)
+            }
+            made.append(functional_call(mapping, own, (row, nothing)))
+        return torch.cat(made)
+
+    def decoder(self, style: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Weights and biases as they act, of the outputs that are seen: [64, 32], [64], [4, 64],
+        [4]: the density, then red, green, blue."""
+        own = [tensor for name, tensor in self.own(style).items() if name.startswith("decoder")]
+        (w0, b0), (w1, b1) = own[:2], own[2:]
+        return w0 / w0.shape[1] ** 0.5, b0, w1[:4] / w1.shape[1] ** 0.5, b1[:4]
+
+    def generator(self, style: int, latents: int = 4096) -> TriPlaneGenerator:
+        """One style by itself; its mean w is that of `latents` draws."""
+        generator = build_generator("panohead", rendering_kwargs=RENDERING_KWARGS, **INIT_KWARGS)
+        state = self.base.state_dict() | self.own(style)
+        generator.load_state_dict(state)
+        generator.requires_grad_(False).eval()
+        z = torch.randn(latents, generator.z_dim, generator=torch.Generator().manual_seed(0))
+        mapping = generator.backbone.mapping
+        assert isinstance(mapping, Mapping)
+        mapping.w_avg.copy_(mapping(z, z.new_zeros(latents, 0))[:, 0].mean(0))
+        generator.style = self.styles[style]
+        return generator

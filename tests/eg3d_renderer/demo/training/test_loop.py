@@ -1,0 +1,89 @@
+import csv
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from eg3d_renderer.demo.training import model as made
+from eg3d_renderer.demo.training.loop import Settings, rate, train
+
+TINY = Settings(
+    styles=("natural", "statue"),
+    steps=6,
+    batch=4,
+    fresh=2,
+    memory=6,
+    rays=64,
+    looks=32,
+    sizes=((8, 0.0), (16, 0.5)),
+    checkpoint_every=3,
+)
+ALONE = dataclasses.replace(TINY, styles=("natural",), sizes=((16, 0.0),), looks=64, fresh=1)
+
+
+@pytest.fixture(autouse=True)
+def small_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(made.INIT_KWARGS, "channel_base", 256)
+    monkeypatch.setitem(made.INIT_KWARGS, "channel_max", 16)
+    monkeypatch.setitem(made.RENDERING_KWARGS, "triplane_size", 16)
+
+
+def test_training_goes_on_as_if_never_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(TINY, tmp_path / "whole", workers=0)
+    monkeypatch.setattr("eg3d_renderer.demo.training.loop.measure", stop_at(4))
+    with pytest.raises(KeyboardInterrupt):
+        train(TINY, tmp_path / "parts", workers=0)
+    monkeypatch.undo()
+    small_model.__wrapped__(monkeypatch)
+    resumed = train(TINY, tmp_path / "parts", workers=0)
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+def stop_at(call: int):
+    from eg3d_renderer.demo.training.loop import measure
+
+    calls = iter(range(1, call + 1))
+
+    def stopped(*inputs):
+        if next(calls) == call:
+            raise KeyboardInterrupt
+        return measure(*inputs)
+
+    return stopped
+
+
+def test_it_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eg3d_renderer.demo.training.loop.WARM_UP", 1)
+    monkeypatch.setattr("eg3d_renderer.demo.training.loop.EVERY", 5)
+    losses = []
+    for steps in (1, 25):
+        train(dataclasses.replace(ALONE, steps=steps), tmp_path / str(steps), workers=0)
+        with (tmp_path / str(steps) / "curves.csv").open(newline="") as file:
+            losses.append(float(list(csv.DictReader(file))[-1]["colour"]))
+    assert losses[1] < 0.9 * losses[0]
+
+
+def test_a_loss_that_is_not_finite_stops_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "eg3d_renderer.demo.training.loop.measure", lambda *_: torch.full([5], torch.nan)
+    )
+    with pytest.raises(FloatingPointError, match="step 0: the loss is not finite"):
+        train(ALONE, tmp_path, workers=0)
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_planes_grow() -> None:
+    assert [TINY.size(step) for step in range(6)] == [8, 8, 8, 16, 16, 16]
+
+
+def test_the_rate_rises_and_falls() -> None:
+    rates = [rate(step, 1000) for step in range(1000)]
+    assert rates[0] < 0.02
+    assert max(rates) > 0.95
+    assert rates[-1] == pytest.approx(0.01, abs=1e-3)

@@ -1,0 +1,80 @@
+import pytest
+import torch
+
+import eg3d_renderer as er
+from eg3d_renderer.demo.training import model as made
+from eg3d_renderer.demo.training.backbone import synthesize
+from eg3d_renderer.demo.training.model import AllStyles
+from eg3d_renderer.demo.training.rendering import channel_order, march
+from eg3d_renderer.demo.training.truth import Rays
+from eg3d_renderer.marching.depths import coarse_depths
+
+
+@pytest.fixture(scope="module")
+def model() -> AllStyles:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(made.INIT_KWARGS, "channel_base", 512)
+        patch.setitem(made.INIT_KWARGS, "channel_max", 32)
+        patch.setitem(made.RENDERING_KWARGS, "triplane_size", 32)
+        model = AllStyles(["natural", "joker"], seed=0)
+        with torch.no_grad():
+            for difference in model.differences:
+                difference.normal_(0, 0.1)
+        model.apart = [model.generator(style, latents=64) for style in (0, 1)]
+    return model
+
+
+@torch.no_grad()
+def test_a_style_alone_is_what_was_trained(model: AllStyles) -> None:
+    """Mapping and decoder of the model, by the code of training, and those of `generator`."""
+    z = er.latents([1, 2], 48)
+    both = model.ws(z, [1, 0])
+    for row, style in enumerate((1, 0)):
+        generator = model.apart[style]
+        assert torch.equal(generator.mapping(z)[row], both[row])
+        features = torch.randn(50, 32)
+        sigma, colours = generator.decoder(features)
+        w0, b0, w1, b1 = model.decoder(style)
+        found = torch.nn.functional.softplus(features @ w0.T + b0) @ w1.T + b1
+        torch.testing.assert_close(found[:, 0], sigma, rtol=1e-5, atol=1e-4)
+        torch.testing.assert_close(torch.sigmoid(found[:, 1:]) * 1.002 - 0.001, colours[:, :3])
+
+
+@torch.no_grad()
+def test_rays_are_marched_as_views_are(model: AllStyles) -> None:
+    """The same samples give the colours, opacities and depths of the renderer."""
+    generator = model.apart[1]
+    generator.settings = settings = generator.settings._replace(samples=40, fine_samples=0)
+    cam, ws = er.cameras.orbit(8)[1:2], generator.mapping(er.latents([1], 48))
+    expected = generator.synthesis(ws, cam, 16)
+    origins, directions = (t[0] for t in er.cameras.rays(cam, 16))
+    n = len(origins)
+    limits = (torch.full([1, 1], value) for value in (settings.start, settings.end))
+    samples = coarse_depths(*limits, 40, torch.full([1, 1], 0.5), False).expand(n, -1)
+    rays = Rays(origins, directions, torch.zeros(n, 3), torch.zeros(n), torch.zeros(n))
+    order = channel_order(2)
+    texels = synthesize(generator.backbone.synthesis, ws, order, 32, torch.float32)[0]
+    colours, opacity, weights, middles = march(
+        texels, 2, generator.axes, model.decoder(1), rays, samples, settings.box, 0.35
+    )
+    image = expected["image"][0].flatten(1).T * 0.5 + 0.5
+    assert image.std() > 0.05
+    torch.testing.assert_close(colours, image, rtol=0, atol=1e-4)
+    mask = expected["image_mask"].view(-1)
+    torch.testing.assert_close(generator.mask(opacity), mask, rtol=0, atol=1e-4)
+    seen = opacity > 0.5
+    depth = ((weights * middles).sum(-1) / opacity)[seen]
+    torch.testing.assert_close(depth, expected["image_depth"].view(-1)[seen], rtol=0, atol=3e-4)
+
+
+def test_truncation_draws_to_the_mean(model: AllStyles) -> None:
+    generator = model.apart[0]
+    mean = generator.backbone.mapping.w_avg
+    assert mean.abs().max() > 0
+    drawn = generator.mapping(er.latents([5], 48), truncation_psi=0.0)
+    torch.testing.assert_close(drawn[0, 0], mean)
+
+
+def test_a_camera_is_not_shifted(model: AllStyles) -> None:
+    generator, cam = model.apart[0], er.cameras.orbit(1)
+    assert torch.equal(generator.shift_camera(er.latents([0], 48), cam), cam)
