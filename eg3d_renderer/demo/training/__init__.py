@@ -1,9 +1,9 @@
 """How the demo generator is made: multi-view regression of the procedural heads.
 
-    truth      rays through fresh heads and what they see, supersampled
-    memory     which heads a step sees
-    backbone   the synthesis network for batches of different heads
-    rendering  a few rays of each, differentiably
-    model      one network for all styles, and what each style has of its own
-    loop       training, with checkpoints
+truth      rays through fresh heads and what they see, supersampled
+memory     which heads a step sees
+backbone   the synthesis network for batches of different heads
+rendering  a few rays of each, differentiably
+model      one network for all styles, and what each style has of its own
+loop       training, with checkpoints
 """

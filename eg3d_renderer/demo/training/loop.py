@@ -5,7 +5,9 @@ import dataclasses
 import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,7 @@ from eg3d_renderer.demo.training.memory import Look, Plan, remember
 from eg3d_renderer.demo.training.model import RENDERING_KWARGS, AllStyles
 from eg3d_renderer.demo.training.rendering import channel_order, march, place_samples
 from eg3d_renderer.demo.training.truth import Heads
+from eg3d_renderer.errors import RendererError
 from eg3d_renderer.families import PanoHead
 
 WARM_UP = 100  # steps
@@ -50,10 +53,16 @@ class Settings:
         return max(size for size, share in self.sizes if step >= share * self.steps)
 
 
-def train(settings: Settings, folder: Path, workers: int = 1) -> AllStyles:
+def train(
+    settings: Settings,
+    folder: Path,
+    workers: int = 1,
+    log: Callable[[str], None] = lambda line: None,
+) -> AllStyles:
     """The model with averaged weights; goes on after the checkpoint in `folder`, if there is one.
 
-    Writes curves.csv, a row every EVERY steps. Raises FloatingPointError for a loss that is not
+    Writes curves.csv, a row every EVERY steps, and logs a line as often. Raises RendererError for
+    a checkpoint that is damaged or of other settings, and FloatingPointError for a loss that is not
     finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +72,7 @@ def train(settings: Settings, folder: Path, workers: int = 1) -> AllStyles:
     optimizer = torch.optim.Adam(trained.values(), settings.learning_rate, betas=(0.9, 0.99))
     checkpoint, done = folder / "checkpoint.pt", 0
     if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
+        saved = _load(checkpoint, settings)
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         average, done = saved["average"], saved["done"]
@@ -92,18 +101,33 @@ def train(settings: Settings, folder: Path, workers: int = 1) -> AllStyles:
             colour, coverage, depth, square = torch.stack(recent).mean(0).tolist()
             recent = []
             row = (step + 1, time.monotonic() - began, colour, coverage, depth)
-            curves.writerow([*(f"{v:.5g}" for v in row), f"{-10 * math.log10(square):.2f}"])
+            psnr = f"{-10 * math.log10(square):.2f}"
+            curves.writerow([*(f"{v:.5g}" for v in row), psnr])
+            log(f"step {step + 1} of {settings.steps}: {psnr} dB on what it learns from")
         if (step + 1) % settings.checkpoint_every == 0 or step + 1 == settings.steps:
             saved = {
                 "model": model.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "average": average,
                 "done": step + 1,
+                "settings": str(settings),
             }
             torch.save(saved, folder / ".checkpoint.pt")
             os.replace(folder / ".checkpoint.pt", checkpoint)
     model.load_state_dict(model.state_dict() | average)
     return model
+
+
+def _load(path: Path, settings: Settings) -> dict[str, Any]:
+    try:
+        saved = torch.load(path, weights_only=True)
+        made_with = saved["settings"]
+    except Exception as error:  # whatever damage does to zip or pickle
+        kind = type(error).__name__
+        raise RendererError(f"{path}: unreadable ({kind}); remove it to begin again") from None
+    if made_with != str(settings):
+        raise RendererError(f"{path}: made with {made_with}; use another folder, or remove it")
+    return saved
 
 
 def measure(model: AllStyles, batch: list[Look], size: int, draw: torch.Generator) -> Tensor:

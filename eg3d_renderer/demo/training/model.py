@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from eg3d_renderer.checkpoints.checkpoint import Checkpoint, check_finite
 from eg3d_renderer.demo.generator import ProceduralHeads
 from eg3d_renderer.generators import build_generator
 from eg3d_renderer.networks.mapping import Mapping
@@ -127,3 +128,16 @@ class AllStyles(nn.Module):
         mapping.w_avg.copy_(mapping(z, z.new_zeros(latents, 0))[:, 0].mean(0))
         generator.style = self.styles[style]
         return generator
+
+    def checkpoint(self, style: int) -> Checkpoint:
+        """One style by itself, in half precision, as `diffstyle360 convert` would have it.
+
+        Raises RendererError where a weight is too large for that.
+        """
+        state = {
+            name: t.half().contiguous() for name, t in self.generator(style).state_dict().items()
+        }
+        check_finite(state, f"style {self.styles[style]}")
+        settings = dict(INIT_KWARGS)
+        resolution = settings.pop("neural_rendering_resolution")
+        return Checkpoint("panohead", settings, RENDERING_KWARGS, resolution, None, state)

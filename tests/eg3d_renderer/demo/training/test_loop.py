@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
+import eg3d_renderer as er
 from eg3d_renderer.demo.training import model as made
+from eg3d_renderer.demo.training.__main__ import main
 from eg3d_renderer.demo.training.loop import Settings, rate, train
 
 TINY = Settings(
@@ -87,3 +90,30 @@ def test_the_rate_rises_and_falls() -> None:
     assert rates[0] < 0.02
     assert max(rates) > 0.95
     assert rates[-1] == pytest.approx(0.01, abs=1e-3)
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
+    train(dataclasses.replace(ALONE, steps=1), tmp_path, workers=0)
+    with pytest.raises(er.RendererError, match=r"made with Settings.*steps=1,"):
+        train(ALONE, tmp_path, workers=0)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    train(dataclasses.replace(ALONE, steps=1), tmp_path, workers=0)
+    checkpoint = tmp_path / "checkpoint.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(er.RendererError, match=r"unreadable .*; remove it to begin again"):
+        train(dataclasses.replace(ALONE, steps=1), tmp_path, workers=0)
+
+
+def test_the_command_writes_generators(tmp_path: Path) -> None:
+    command = [str(tmp_path), "--steps", "1", "--workers", "0", "--style", "joker"]
+    assert CliRunner().invoke(main, command).exit_code == 0
+    generator = er.load_generator(tmp_path / "joker")
+    view = generator.synthesis(generator.mapping(er.latents([0], 48)), er.cameras.orbit(1), 16)
+    assert view["image"].shape == (1, 3, 16, 16)
+    assert view["image"] is not view["image_raw"]
+    assert torch.equal(view["image"], view["image_raw"])
+    again = CliRunner().invoke(main, command)
+    assert again.exit_code == 2
+    assert "joker: exists" in again.output

@@ -1,7 +1,11 @@
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 import torch
 
 import eg3d_renderer as er
+from eg3d_renderer.checkpoints import save_checkpoint
 from eg3d_renderer.demo.training import model as made
 from eg3d_renderer.demo.training.backbone import synthesize
 from eg3d_renderer.demo.training.model import AllStyles
@@ -11,7 +15,7 @@ from eg3d_renderer.marching.depths import coarse_depths
 
 
 @pytest.fixture(scope="module")
-def model() -> AllStyles:
+def model() -> Iterator[AllStyles]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(made.INIT_KWARGS, "channel_base", 512)
         patch.setitem(made.INIT_KWARGS, "channel_max", 32)
@@ -20,8 +24,9 @@ def model() -> AllStyles:
         with torch.no_grad():
             for difference in model.differences:
                 difference.normal_(0, 0.1)
+            model.differences[-1][:, 0] += 0.5  # of the densities: something to see
         model.apart = [model.generator(style, latents=64) for style in (0, 1)]
-    return model
+        yield model
 
 
 @torch.no_grad()
@@ -78,3 +83,21 @@ def test_truncation_draws_to_the_mean(model: AllStyles) -> None:
 def test_a_camera_is_not_shifted(model: AllStyles) -> None:
     generator, cam = model.apart[0], er.cameras.orbit(1)
     assert torch.equal(generator.shift_camera(er.latents([0], 48), cam), cam)
+
+
+def test_a_checkpoint_is_the_generator_in_half(model: AllStyles, tmp_path: Path) -> None:
+    apart = model.apart[1]
+    save_checkpoint(model.checkpoint(1), tmp_path / "joker")
+    loaded = er.load_generator(tmp_path / "joker")
+    ws = apart.mapping(er.latents([4], 48))
+    torch.testing.assert_close(loaded.planes(ws), apart.planes(ws), rtol=0, atol=0.02)
+    assert (tmp_path / "joker" / "model.safetensors").stat().st_size < 2e6
+
+
+def test_what_half_precision_cannot_hold_is_refused(model: AllStyles) -> None:
+    with torch.no_grad():
+        model.differences[-1][0, 1] += 1e6
+    with pytest.raises(er.RendererError, match=r"style natural: decoder.net.2.bias holds"):
+        model.checkpoint(0)
+    with torch.no_grad():
+        model.differences[-1][0, 1] -= 1e6

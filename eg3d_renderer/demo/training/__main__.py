@@ -1,0 +1,50 @@
+"""python -m eg3d_renderer.demo.training FOLDER: train, or go on, and write a folder a style."""
+
+import sys
+from pathlib import Path
+
+import click
+import torch
+
+from eg3d_renderer.checkpoints import save_checkpoint
+from eg3d_renderer.demo.styles import STYLES
+from eg3d_renderer.demo.training.loop import Settings, train
+from eg3d_renderer.errors import RendererError
+
+
+@click.command(help=__doc__)
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--steps", type=click.IntRange(min=1), default=Settings.steps, show_default=True)
+@click.option(
+    "--style",
+    "styles",
+    type=click.Choice(list(STYLES)),
+    multiple=True,
+    help="One of those to learn; may be given more than once. [default: all]",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    help="Processes that render what is learned from, beside the one that learns.",
+)
+def main(folder: Path, steps: int, styles: tuple[str, ...], workers: int) -> None:
+    torch.set_num_threads(1)  # two processes of one thread each: the same numbers everywhere
+    names = tuple(style for style in STYLES if style in (styles or STYLES))
+    wanted = [folder / style for style in names]
+    for there in wanted:
+        if there.exists():
+            raise click.UsageError(f"{there}: exists; name another folder, or remove it")
+    try:
+        model = train(Settings(names, steps), folder, workers, log=click.echo)
+        for style, there in enumerate(wanted):
+            save_checkpoint(model.checkpoint(style), there)
+            click.echo(f"wrote {there}")
+    except (RendererError, FloatingPointError, OSError) as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
