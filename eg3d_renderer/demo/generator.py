@@ -166,7 +166,8 @@ class ProceduralHeads:
 def digest(style: str) -> str:
     """sha256 of the style's name and of every source file that images are made by."""
     folder = Path(__file__).parent
-    sources = [*sorted(folder.rglob("*.py")), folder.parent / "cameras" / "poses.py"]
+    drawn = [*sorted(folder.glob("*.py")), *sorted((folder / "styles").glob("*.py"))]
+    sources = [*drawn, folder.parent / "cameras" / "poses.py"]
     hashed = hashlib.sha256(style.encode())
     for path in sources:
         hashed.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")

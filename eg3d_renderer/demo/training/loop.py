@@ -17,7 +17,7 @@ from eg3d_renderer.demo.training.backbone import synthesize
 from eg3d_renderer.demo.training.memory import Look, Plan, remember
 from eg3d_renderer.demo.training.model import RENDERING_KWARGS, AllStyles
 from eg3d_renderer.demo.training.rendering import channel_order, march, place_samples
-from eg3d_renderer.demo.training.truth import Heads
+from eg3d_renderer.demo.training.truth import Heads, Rays
 from eg3d_renderer.errors import RendererError
 from eg3d_renderer.families import PanoHead
 
@@ -136,37 +136,30 @@ def measure(model: AllStyles, batch: list[Look], size: int, draw: torch.Generato
 
     `size` is that of the planes; `draw` places the samples.
     """
-    base = model.base
+    base, styles = model.base, [look.style for look in batch]
     depth = base.rendering_kwargs["triplane_depth"]
-    settings, span = base.settings, (RENDERING_KWARGS["ray_start"], RENDERING_KWARGS["ray_end"])
-    ws = model.ws(torch.stack([z for _, z, _ in batch]), [style for style, _, _ in batch])
+    span = RENDERING_KWARGS["ray_start"], RENDERING_KWARGS["ray_end"]
+    box = base.settings.box
+    rays = Rays(*(torch.stack(t) for t in zip(*(look.rays for look in batch), strict=True)))
+    ws = model.ws(torch.stack([look.z for look in batch]), styles)
     order = channel_order(depth)
     texels = synthesize(base.backbone.synthesis, ws, order, size, torch.bfloat16)
-    sums = torch.zeros(4)
-    for (style, _, rays), image in zip(batch, texels, strict=True):
-        samples = place_samples(rays, *span, draw)
-        colours, opacity, weights, middles = march(
-            image,
-            depth,
-            base.axes,
-            model.decoder(style),
-            rays,
-            samples,
-            settings.box,
-            settings.box / 2 - PanoHead.triplane_crop,
-        )
-        off = colours - rays.colours
-        hit = rays.depths.isfinite()
-        away = (middles[hit] - rays.depths[hit, None]).abs()
-        sums = sums + torch.stack(
-            [
-                off.abs().mean(),
-                F.binary_cross_entropy(opacity.clamp(1e-4, 1 - 1e-4), rays.coverage),
-                (weights[hit] * away).sum(-1).mean(),
-                off.square().mean(),
-            ]
-        )
-    colour, coverage, distance, square = sums / len(batch)
+    colours, opacity, weights, middles = march(
+        texels,
+        depth,
+        base.axes,
+        model.decoders(styles),
+        rays,
+        place_samples(rays.depths, *span, draw),
+        box,
+        box / 2 - PanoHead.triplane_crop,
+    )
+    off = colours - rays.colours
+    colour, square = off.abs().mean(), off.square().mean()
+    coverage = F.binary_cross_entropy(opacity.clamp(1e-4, 1 - 1e-4), rays.coverage)
+    hit = rays.depths.isfinite()
+    away = (middles[hit] - rays.depths[hit][:, None]).abs()
+    distance = (weights[hit] * away).sum(-1).mean()
     loss = colour + 2 * square + 0.1 * coverage + 0.5 * distance
     return torch.stack([loss, colour, coverage, distance, square])
 

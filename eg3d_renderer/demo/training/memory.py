@@ -46,8 +46,14 @@ def remember(heads: Dataset, plan: Plan, done: int, workers: int) -> Iterator[li
             draw = np.random.default_rng([plan.seed, 1, step])
             many = min(plan.batch - plan.fresh, len(memory))
             known = [memory[i] for i in draw.permutation(len(memory))[:many]]
-            yield [glance(Look(*head), plan.looks, draw) for head in (*fresh, *known)]
-        memory.extend(Look(*head) for head in fresh)
+            yield [glance(look, plan.looks, draw) for look in (*map(_own, fresh), *known)]
+        memory.extend(map(_own, fresh))
+
+
+def _own(head: tuple[int, Tensor, Rays]) -> Look:
+    """In memory of its own: what a worker sends holds a file descriptor a tensor."""
+    style, z, rays = head
+    return Look(style, z.clone(), Rays(*(t.clone() for t in rays)))
 
 
 def glance(look: Look, count: int, draw: np.random.Generator) -> Look:

@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from eg3d_renderer.checkpoints.checkpoint import Checkpoint, check_finite
 from eg3d_renderer.demo.generator import ProceduralHeads
+from eg3d_renderer.demo.training.rendering import Decoders
 from eg3d_renderer.generators import build_generator
 from eg3d_renderer.networks.mapping import Mapping
 from eg3d_renderer.triplane import TriPlaneGenerator
@@ -98,23 +99,29 @@ class AllStyles(nn.Module):
         """z [N, z_dim], a style each -> ws [N, num_ws, w_dim]."""
         prefix = "backbone.mapping."
         mapping = self.base.backbone.mapping
-        nothing = z.new_zeros(1, 0)
-        made = []
-        for row, style in zip(z.split(1), styles, strict=True):
+        made: list[Tensor] = [z] * len(z)
+        for style in dict.fromkeys(styles):
+            rows = [row for row, other in enumerate(styles) if other == style]
             own = {
                 name.removeprefix(prefix): tensor
                 for name, tensor in self.own(style).items()
                 if name.startswith(prefix)
             }
-            made.append(functional_call(mapping, own, (row, nothing)))
-        return torch.cat(made)
+            ws = functional_call(mapping, own, (z[rows], z.new_zeros(len(rows), 0)))
+            for row, w in zip(rows, ws, strict=True):
+                made[row] = w
+        return torch.stack(made)
 
-    def decoder(self, style: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Weights and biases as they act, of the outputs that are seen: [64, 32], [64], [4, 64],
-        [4]: the density, then red, green, blue."""
-        own = [tensor for name, tensor in self.own(style).items() if name.startswith("decoder")]
-        (w0, b0), (w1, b1) = own[:2], own[2:]
-        return w0 / w0.shape[1] ** 0.5, b0, w1[:4] / w1.shape[1] ** 0.5, b1[:4]
+    def decoders(self, styles: list[int]) -> Decoders:
+        """Of heads in these styles."""
+        scaled = []
+        for style in dict.fromkeys(styles):
+            own = [t for name, t in self.own(style).items() if name.startswith("decoder")]
+            (w0, b0), (w1, b1) = own[:2], own[2:]
+            scaled.append((w0 / w0.shape[1] ** 0.5, b0, w1[:4] / w1.shape[1] ** 0.5, b1[:4]))
+        places = list(dict.fromkeys(styles))
+        rows = torch.tensor([places.index(style) for style in styles])
+        return Decoders(*(torch.stack(tensors)[rows] for tensors in zip(*scaled, strict=True)))
 
     def generator(self, style: int, latents: int = 4096) -> TriPlaneGenerator:
         """One style by itself; its mean w is that of `latents` draws."""

@@ -4,6 +4,8 @@ What a sample sees is what `eg3d_renderer.marching` makes it see. Samples are pl
 of the true depth, and texels are read by one sparse product a head, whose gradient is another.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from scipy.sparse import csr_matrix
@@ -20,6 +22,15 @@ COARSE, FINE = 12, 10  # samples a ray: in bins, and around the truth
 AROUND = 0.045  # of the true depth, either way, in world units
 
 
+class Decoders(NamedTuple):
+    """Of H heads, as they act: from features to hidden units, and to density, red, green, blue."""
+
+    w0: Tensor  # [H, 64, 32]
+    b0: Tensor  # [H, 64]
+    w1: Tensor  # [H, 4, 64]
+    b1: Tensor  # [H, 4]
+
+
 def channel_order(depth: int) -> Tensor:
     """Which channels of PanoHead's backbone, in what order, are texels of FEATURES each: plane by
     plane, slice by slice."""
@@ -27,73 +38,87 @@ def channel_order(depth: int) -> Tensor:
     return channels.transpose(1, 2).reshape(-1)
 
 
-def place_samples(rays: Rays, start: float, end: float, draw: torch.Generator) -> Tensor:
-    """Depths [N, S], sorted: drawn in bins, and around the true depth where there is one."""
-    n = len(rays.depths)
+def place_samples(depths: Tensor, start: float, end: float, draw: torch.Generator) -> Tensor:
+    """Sorted samples [..., S] of rays with true depths [...]: drawn in bins, and around the truth
+    where there is one."""
     width = (end - start) / COARSE
-    coarse = start + width * (torch.arange(COARSE) + torch.rand(n, COARSE, generator=draw))
-    bins = (torch.arange(FINE) + torch.rand(n, FINE, generator=draw)) / FINE
-    hit = rays.depths.isfinite()[:, None]
-    near = rays.depths[:, None] + AROUND * (2 * bins - 1)
-    fine = torch.where(hit, near, start + (end - start) * bins)
-    return torch.cat([coarse, fine], dim=1).sort(dim=1).values
+    jitter = torch.rand(*depths.shape, COARSE + FINE, generator=draw)
+    coarse = start + width * (torch.arange(COARSE) + jitter[..., :COARSE])
+    bins = (torch.arange(FINE) + jitter[..., COARSE:]) / FINE
+    near = depths[..., None] + AROUND * (2 * bins - 1)
+    fine = torch.where(depths.isfinite()[..., None], near, start + (end - start) * bins)
+    return torch.cat([coarse, fine], dim=-1).sort(dim=-1).values
 
 
 def march(
     texels: Tensor,
     depth: int,
     axes: Axes,
-    decoder: tuple[Tensor, Tensor, Tensor, Tensor],
+    decoders: Decoders,
     rays: Rays,
     samples: Tensor,
     box: float,
     limit: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """texels [R, R, 3 * depth * 32] of one head, samples [N, S] of its rays.
+    """texels [H, R, R, 3 * depth * 32] and decoders of H heads, n rays of each and their samples
+    [H, n, S].
 
-    Returns colours [N, 3] on white in [0, 1], opacity [N], the weights [N, S - 1] of intervals and
-    their middles.
+    Returns colours [H, n, 3] on white in [0, 1], opacity [H, n], the weights [H, n, S - 1] of
+    intervals and their middles.
     """
-    points = rays.origins[:, None] + samples[..., None] * rays.directions[:, None]
+    heads, size = texels.shape[:2]
+    points = rays.origins[:, :, None] + samples[..., None] * rays.directions[:, :, None]
     points = points.view(-1, 3)
-    size = len(texels)
     index, shares = locate(points * (2 / box), size, depth, axes)
-    features = read_texels(texels.reshape(-1, FEATURES).float(), index, shares)
-    w0, b0, w1, b1 = decoder
-    seen = F.linear(F.softplus(F.linear(features, w0, b0)), w1, b1)
-    sigma = density.crop(points, seen[:, 0], limit).view(samples.shape)
-    colour = sigmoid_with_margin(seen[:, 1:]).view(*samples.shape, 3)
-    weights = interval_weights(samples, sigma)
+    rows = texels.reshape(heads, -1, FEATURES).float()
+    each = zip(rows, index.chunk(heads), shares.chunk(heads), strict=True)
+    features = torch.stack([read_texels(*head) for head in each])
+    hidden = F.softplus(torch.baddbmm(decoders.b0[:, None], features, decoders.w0.mT))
+    seen = torch.baddbmm(decoders.b1[:, None], hidden, decoders.w1.mT)  # [H, n * S, 4]
+    sigma = density.crop(points, seen[..., 0].reshape(-1), limit)
+    colour = sigmoid_with_margin(seen[..., 1:]).reshape(-1, samples.shape[-1], 3)
+    depths = samples.flatten(0, 1)
+    weights = interval_weights(depths, sigma.view(depths.shape))
     blended = torch.bmm(sample_weights(weights)[:, None], colour)[:, 0]
     opacity = weights.sum(-1)
-    middles = (samples[:, :-1] + samples[:, 1:]) / 2
-    return blended + (1 - opacity)[:, None], opacity, weights, middles
+    colours = blended + (1 - opacity)[:, None]
+    middles = (samples[..., :-1] + samples[..., 1:]) / 2
+    return (
+        colours.view(heads, -1, 3),
+        opacity.view(heads, -1),
+        weights.view(middles.shape),
+        middles,
+    )
 
 
 def locate(points: Tensor, size: int, depth: int, axes: Axes) -> tuple[Tensor, Tensor]:
-    """points [P, 3] in [-1, 1] -> the texels that make their features, and in what shares:
-    [P, 24 or less] each. Trilinear in a tri-grid, the mean over its planes."""
+    """points [P, 3] in [-1, 1] -> the texels that make their features, int32, and in what shares:
+    [P, 24] each. Trilinear in a tri-grid, the mean over its planes; shares outside are 0."""
     index, shares = [], []
     for plane, grid in enumerate(project(points, axes)):
-        (x, dx), (y, dy) = (_split(grid[:, i], size) for i in (0, 1))
-        (s, ds) = _split(grid[:, 2], depth)
-        for i, wx in ((0, 1 - dx), (1, dx)):
-            for j, wy in ((0, 1 - dy), (1, dy)):
-                for k, ws in ((0, 1 - ds), (1, ds)):
-                    column, row, level = x + i, y + j, s + k
-                    inside = (column >= 0) & (column < size) & (row >= 0) & (row < size)
-                    inside &= (level >= 0) & (level < depth)
-                    where = ((row * size + column) * 3 + plane) * depth + level
-                    index.append(torch.where(inside, where, 0))
-                    shares.append(torch.where(inside, wx * wy * ws / 3, 0.0))
+        columns, rows, levels = (
+            _neighbours(grid[:, i], n) for i, n in ((0, size), (1, size), (2, depth))
+        )
+        for row, of_row in rows:
+            for column, of_column in columns:
+                texel = (row * size + column).mul_(3).add_(plane).mul_(depth)
+                share = of_row * of_column / 3
+                for level, of_level in levels:
+                    index.append(texel + level)
+                    shares.append(share * of_level)
     return torch.stack(index, dim=1), torch.stack(shares, dim=1)
 
 
-def _split(position: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Positions in [-1, 1] -> the texel below, int32, and how far beyond its centre."""
+def _neighbours(position: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
+    """Positions [P] in [-1, 1] -> the texels below and above, int32, and their shares."""
     texel = ((position + 1) * size - 1) / 2
     below = texel.floor()
-    return below.to(torch.int32), texel - below
+    beyond = texel - below
+    found = []
+    for at, share in ((below, 1 - beyond), (below + 1, beyond)):
+        inside = (at >= 0) & (at < size)
+        found.append((at.clamp(0, size - 1).to(torch.int32), share * inside))
+    return found
 
 
 def read_texels(texels: Tensor, index: Tensor, shares: Tensor) -> Tensor:

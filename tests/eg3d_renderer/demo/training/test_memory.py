@@ -1,3 +1,6 @@
+import os
+import resource
+
 import pytest
 import torch
 from torch.utils.data import Dataset
@@ -21,10 +24,10 @@ class Numbers(Dataset):
         return number, torch.zeros(4), Rays(ray[:, None], ray[:, None], ray[:, None], ray, ray)
 
 
-def steps(done: int) -> list[list[tuple[int, list[float]]]]:
+def steps(done: int, workers: int = 0) -> list[list[tuple[int, list[float]]]]:
     return [
         [(look.style, look.rays.depths.tolist()) for look in looks]
-        for looks in remember(Numbers(), PLAN, done, workers=0)
+        for looks in remember(Numbers(), PLAN, done, workers)
     ]
 
 
@@ -47,3 +50,15 @@ def test_a_head_is_seen_by_some_of_its_rays() -> None:
 @pytest.mark.parametrize("done", [1, 3, 7, 10])
 def test_going_on_sees_what_would_have_been_seen(done: int) -> None:
     assert steps(done) == steps(0)[done:]
+
+
+def test_what_workers_send_leaves_no_open_files() -> None:
+    """A training remembers more heads than a process may have files open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = len(os.listdir("/dev/fd")) + 20
+    plan = PLAN._replace(memory=20)  # all twenty heads
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, hard))
+    try:
+        assert len(list(remember(Numbers(), plan, 0, workers=1))) == 10
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -39,7 +39,7 @@ def test_a_style_alone_is_what_was_trained(model: AllStyles) -> None:
         assert torch.equal(generator.mapping(z)[row], both[row])
         features = torch.randn(50, 32)
         sigma, colours = generator.decoder(features)
-        w0, b0, w1, b1 = model.decoder(style)
+        w0, b0, w1, b1 = (t[row] for t in model.decoders([1, 0, 1]))
         found = torch.nn.functional.softplus(features @ w0.T + b0) @ w1.T + b1
         torch.testing.assert_close(found[:, 0], sigma, rtol=1e-5, atol=1e-4)
         torch.testing.assert_close(torch.sigmoid(found[:, 1:]) * 1.002 - 0.001, colours[:, :3])
@@ -56,12 +56,14 @@ def test_rays_are_marched_as_views_are(model: AllStyles) -> None:
     n = len(origins)
     limits = (torch.full([1, 1], value) for value in (settings.start, settings.end))
     samples = coarse_depths(*limits, 40, torch.full([1, 1], 0.5), False).expand(n, -1)
-    rays = Rays(origins, directions, torch.zeros(n, 3), torch.zeros(n), torch.zeros(n))
+    nothing = torch.zeros(1, n)
+    rays = Rays(origins[None], directions[None], nothing[..., None], nothing, nothing)
     order = channel_order(2)
-    texels = synthesize(generator.backbone.synthesis, ws, order, 32, torch.float32)[0]
-    colours, opacity, weights, middles = march(
-        texels, 2, generator.axes, model.decoder(1), rays, samples, settings.box, 0.35
+    texels = synthesize(generator.backbone.synthesis, ws, order, 32, torch.float32)
+    marched = march(
+        texels, 2, generator.axes, model.decoders([1]), rays, samples[None], settings.box, 0.35
     )
+    colours, opacity, weights, middles = (t[0] for t in marched)
     image = expected["image"][0].flatten(1).T * 0.5 + 0.5
     assert image.std() > 0.05
     torch.testing.assert_close(colours, image, rtol=0, atol=1e-4)

@@ -1,7 +1,13 @@
 import torch
 
 from eg3d_renderer.demo.training import rendering
-from eg3d_renderer.demo.training.rendering import channel_order, locate, place_samples, read_texels
+from eg3d_renderer.demo.training.rendering import (
+    Decoders,
+    channel_order,
+    locate,
+    place_samples,
+    read_texels,
+)
 from eg3d_renderer.demo.training.truth import Rays
 from eg3d_renderer.marching.planes import PANOHEAD_AXES, by_slice, sample_trigrid
 
@@ -9,10 +15,11 @@ SIZE, DEPTH = 8, 3
 
 
 def rays(depths: torch.Tensor) -> Rays:
+    """Of one head, straight from the front."""
     n = len(depths)
-    origins = torch.tensor([0.0, 0.0, 2.7]).expand(n, 3)
-    directions = torch.tensor([0.0, 0.0, -1.0]).expand(n, 3)
-    return Rays(origins, directions, torch.zeros(n, 3), torch.zeros(n), depths)
+    origins = torch.tensor([0.0, 0.0, 2.7]).expand(1, n, 3)
+    directions = torch.tensor([0.0, 0.0, -1.0]).expand(1, n, 3)
+    return Rays(origins, directions, torch.zeros(1, n, 3), torch.zeros(1, n), depths[None])
 
 
 def test_texels_are_read_as_a_trigrid_is_sampled() -> None:
@@ -28,7 +35,7 @@ def test_texels_are_read_as_a_trigrid_is_sampled() -> None:
 
 
 def test_samples_are_sorted_and_dense_around_the_truth() -> None:
-    samples = place_samples(rays(torch.tensor([2.6, torch.inf])), 2.25, 3.2, torch.Generator())
+    samples = place_samples(torch.tensor([2.6, torch.inf]), 2.25, 3.2, torch.Generator())
     assert (samples.diff(dim=1) >= 0).all()
     near = (samples - 2.6).abs() <= rendering.AROUND
     assert near[0].sum() >= rendering.FINE > near[1].sum()
@@ -45,21 +52,22 @@ def test_marching_sees_a_wall() -> None:
     first = torch.eye(64, 32)
     second = torch.zeros(4, 64)
     second[0, 0] = 200.0
-    decoder = first, torch.zeros(64), second, torch.tensor([-300.0, 9.0, -9.0, 0.0])
+    last = torch.tensor([-300.0, 9.0, -9.0, 0.0])
+    decoder = Decoders(*(t[None] for t in (first, torch.zeros(64), second, last)))
     seen = rays(torch.full([4], 2.7))
-    samples = torch.linspace(2.3, 3.1, 200).expand(4, -1)
+    samples = torch.linspace(2.3, 3.1, 200).expand(1, 4, -1)
     colours, opacity, weights, middles = rendering.march(
-        image.flatten(2), 1, PANOHEAD_AXES, decoder, seen, samples, 0.9, 0.35
+        image.flatten(2)[None], 1, PANOHEAD_AXES, decoder, seen, samples, 0.9, 0.35
     )
     torch.testing.assert_close(
-        colours, torch.tensor([[1.0, 0.0, 0.5]]).expand(4, 3), atol=2e-3, rtol=0
+        colours, torch.tensor([[1.0, 0.0, 0.5]]).expand(1, 4, 3), atol=2e-3, rtol=0
     )
-    torch.testing.assert_close(opacity, torch.ones(4), atol=1e-3, rtol=0)
+    torch.testing.assert_close(opacity, torch.ones(1, 4), atol=1e-3, rtol=0)
     depth = (weights * middles).sum(-1)
-    torch.testing.assert_close(depth, torch.full([4], 2.7), atol=0.01, rtol=0)
+    torch.testing.assert_close(depth, torch.full([1, 4], 2.7), atol=0.01, rtol=0)
     beside = seen._replace(origins=seen.origins + torch.tensor([0.36, 0.0, 0.0]))
     colours, opacity, *_ = rendering.march(
-        image.flatten(2), 1, PANOHEAD_AXES, decoder, beside, samples, 0.9, 0.35
+        image.flatten(2)[None], 1, PANOHEAD_AXES, decoder, beside, samples, 0.9, 0.35
     )
     assert opacity.max() < 1e-3, "beyond the crop nothing is rendered"
-    torch.testing.assert_close(colours, torch.ones(4, 3), atol=1e-3, rtol=0)
+    torch.testing.assert_close(colours, torch.ones(1, 4, 3), atol=1e-3, rtol=0)
