@@ -6,7 +6,7 @@ BIN := .venv/bin
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test check setup clean
+.PHONY: demo test check setup clean demo-weights
 
 demo: setup  ## run the embedded default: heads, styles, shards, stylizer, report
 	@$(BIN)/snakemake --cores all --quiet rules host --config manifest=$(MANIFEST) out=$(OUT)
@@ -33,6 +33,9 @@ setup: .venv/installed  ## the environment in .venv
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --disable-pip-version-check --editable '.[dev]'
 	@touch $@
+
+demo-weights: setup  ## train the demo generator anew: hours; goes on where it was stopped
+	$(BIN)/python -m eg3d_renderer.demo.training $(OUT)/demo-weights --export eg3d_renderer/demo/weights
 
 clean:  ## remove the environment and caches; runs are kept
 	rm -rf .venv .snakemake .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info

@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -111,7 +112,8 @@ def load_generator(
 
     A path: an official EG3D, PanoHead or SphereHead .pkl (nothing in it is executed), or a folder
     that `diffstyle360 convert` wrote, or the model.safetensors in it. A name: "procedural" (natural
-    heads that need no weights) or "procedural:STYLE". Raises RendererError for anything else.
+    heads that need no weights) or "procedural:STYLE"; "demo" (a small PanoHead trained on them,
+    by `make demo-weights`) or "demo:STYLE". Raises RendererError for anything else.
 
     `precision` "exact" computes in float32. "fast" keeps texels in half precision, and the
     super-resolution computes in float16 on a GPU, with bfloat16 products on a CPU that has them:
@@ -123,7 +125,9 @@ def load_generator(
                 f"generator {source!r}: procedural heads have no precision {precision!r}; "
                 "leave it out"
             )
-        return _procedural(source, device)
+        return ProceduralHeads(_style(source, STYLES), device)
+    if isinstance(source, str) and source.partition(":")[0] == "demo":
+        return _demo(source, device, precision)
     path = Path(source)
     if path.suffix == ".pkl" or path.is_dir() or path.suffix == ".safetensors":
         checkpoint = read_official(path) if path.suffix == ".pkl" else read_folder(path)
@@ -132,8 +136,8 @@ def load_generator(
         return generator
     raise RendererError(
         f"generator {str(source)!r}: neither a name nor a file that exists; give 'procedural' or "
-        f"'procedural:STYLE' with STYLE one of {', '.join(STYLES)}, or the path of an official "
-        ".pkl or of a folder that 'diffstyle360 convert' wrote"
+        f"'procedural:STYLE' with STYLE one of {', '.join(STYLES)}, 'demo' or 'demo:STYLE', or the "
+        "path of an official .pkl or of a folder that 'diffstyle360 convert' wrote"
     )
 
 
@@ -190,15 +194,25 @@ def generator_of(checkpoint: Checkpoint, device: str | torch.device = "cpu") -> 
     return generator.to(device).float().eval().requires_grad_(False)
 
 
-def _procedural(source: str, device: str | torch.device) -> ProceduralHeads:
-    style = source.partition(":")[2] or "natural"
-    if style not in STYLES:
-        near = difflib.get_close_matches(style, STYLES, n=1, cutoff=0.4)
-        hint = f"did you mean 'procedural:{near[0]}'? " if near else ""
+def _demo(source: str, device: str | torch.device, precision: str) -> TriPlaneGenerator:
+    from eg3d_renderer.demo.weights import load_demo, style_names  # which builds on this module
+
+    generator = load_demo(_style(source, style_names()), device)
+    generator.set_precision(precision)
+    return generator
+
+
+def _style(source: str, styles: Iterable[str]) -> str:
+    """That of "NAME:STYLE", natural for "NAME" alone."""
+    name, _, style = source.partition(":")
+    style, styles = style or "natural", list(styles)
+    if style not in styles:
+        near = difflib.get_close_matches(style, styles, n=1, cutoff=0.4)
+        hint = f"did you mean '{name}:{near[0]}'? " if near else ""
         raise RendererError(
-            f"generator {source!r}: no style {style!r}; {hint}styles: {', '.join(STYLES)}"
+            f"generator {source!r}: no style {style!r}; {hint}styles: {', '.join(styles)}"
         )
-    return ProceduralHeads(style, device)
+    return style
 
 
 def _check_names(given: dict[str, Any], known: list[str], where: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pydantic
 import yaml
 
-from manifests.run import Generator, RunManifest, Style
+from manifests.run import Generator, RunManifest, Style, name_of
 
 MAX_BYTES = 1 << 20
 
@@ -85,6 +85,8 @@ def _resolve_paths(run: RunManifest, manifest: Path) -> RunManifest:
 
 def _find_source(section: Sourced, manifest: Path, key: str) -> Sourced:
     """The section with its source taken from the manifest's folder, where it is a path."""
+    if name_of(section.source):
+        return section
     path = manifest.parent / section.source
     if path.exists():
         return section.model_copy(update={"source": str(path.resolve())})

@@ -16,12 +16,14 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field, PlainValidator
 
-from manifests.digests import digest_path
+from manifests.digests import digest_demo, digest_path
 from manifests.rig import Explicit, Rig
 from manifests.sections import Fraction, Name, Section
 from manifests.stylizer import TRAIN_SPLIT, Finetune, Stylize
 
 MAX_LISTED_SEEDS = 1_000_000
+DEMO = "demo"  # the trained generator that ships with the package, by itself or before ":STYLE"
+NAMED = "procedural", DEMO
 
 
 def parse_seeds(text: str) -> Sequence[int]:
@@ -67,7 +69,7 @@ DepthFormat = Literal["png16", "npy", "none"]
 class Generator(Section):
     """The 3D generator whose identities are rendered."""
 
-    source: str  # "procedural", a .pkl or a folder: what `eg3d_renderer.load_generator` takes
+    source: str  # a name, a .pkl or a folder: what `eg3d_renderer.load_generator` takes
     truncation_psi: Annotated[float | None, Field(gt=0, le=1)] = None  # none: the generator's usual
     precision: Literal["exact", "fast"] = "exact"  # fast: half precision where it hardly shows
 
@@ -233,6 +235,8 @@ class RunManifest(Section):
         for section in (content["generator"], *content["styles"].values()):
             if (path := Path(section["source"])).is_absolute():
                 section["source"] = digest_path(path)
+            elif name_of(section["source"]) == DEMO:
+                section["weights"] = digest_demo()
         if isinstance(self.rig, Explicit) and self.rig.file:
             content["rig"]["file"] = digest_path(self.rig.file)
         if self.finetune and self.finetune.start:
@@ -248,6 +252,12 @@ class RunManifest(Section):
     def folder_name(self) -> str:
         """The run's folder: its name and the head of its digest."""
         return f"{self.name}-{self.digest()[:10]}"
+
+
+def name_of(source: str) -> str | None:
+    """The name in a generator's source; None where it is a path."""
+    name = source.partition(":")[0]
+    return name if name in NAMED else None
 
 
 def _must_be_one_of(name: str, known: Collection[str], key: str, section: str) -> None:

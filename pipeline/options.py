@@ -48,7 +48,7 @@ def takes_rendering(command: Callable) -> Callable:
     """The options of `open_rendering`; each is None where it is not given."""
     depth = click.Choice(["png16", "npy", "none"])
     options = [
-        click.option("--generator", help="A .pkl, a converted folder, or 'procedural'."),
+        click.option("--generator", help="A .pkl, a converted folder, 'procedural' or 'demo'."),
         click.option("--seeds", help="Upstream's seeds, such as 0-15 or 3,17,20-29."),
         click.option("--rig", help="orbit:32, grid:7x3, spiral:60, random:64 or FILE.json."),
         click.option("--psi", type=float, help="Truncation; else the generator's usual."),

@@ -26,9 +26,10 @@ def convert(source: Path, folder: Path) -> None:
     generator = generator_of(checkpoint)
     save_checkpoint(checkpoint, folder)
     parameters = sum(parameter.numel() for parameter in generator.parameters())
+    size = generator.img_resolution or "any size"
     print(
         f"{folder}: {checkpoint.family}, {len(checkpoint.state)} tensors, "
-        f"{parameters / 1e6:.1f} M parameters, images of {generator.img_resolution}, "
+        f"{parameters / 1e6:.1f} M parameters, images of {size}, "
         f"digest {generator.digest[:12]}"
     )
 

@@ -56,7 +56,7 @@ class SuperResolution(nn.Module):
         if plan is None:
             raise RendererError(
                 f"rendering_kwargs.superresolution_module: {name!r} is not known; "
-                f"known: {', '.join(PLANS)}"
+                f"known: {', '.join((*PLANS, NO_MODULE))}"
             )
         if img_resolution != plan.output_resolution:
             raise RendererError(

@@ -7,8 +7,10 @@ import torch
 import eg3d_renderer as er
 from eg3d_renderer.checkpoints import read_official, save_checkpoint
 from eg3d_renderer.demo.styles import STYLES
+from eg3d_renderer.demo.weights import style_names
 from tests.eg3d_renderer import oracle
 from tests.eg3d_renderer.checkpoints.official_writer import write_generator
+from tests.shipped import needs_demo_weights
 
 ORACLE = np.load(Path(__file__).parents[1] / "data" / "cameras.npz")
 
@@ -61,9 +63,48 @@ def test_misspelt_style_names_the_nearest() -> None:
     assert all(style in str(raised.value) for style in STYLES)
 
 
+@needs_demo_weights
+@pytest.mark.parametrize("style", STYLES)
+def test_every_trained_style_loads_as_a_generator(style: str) -> None:
+    generator = er.load_generator(f"demo:{style}")
+    heads = er.load_generator(f"procedural:{style}")
+    assert isinstance(generator, er.Generator)
+    assert generator.style == style
+    assert generator.family == "panohead"
+    for name in ("z_dim", "instance", "truncation_psi", "img_resolution", "camera"):
+        assert getattr(generator, name) == getattr(heads, name), name
+    assert not any(parameter.requires_grad for parameter in generator.parameters())
+
+
+@needs_demo_weights
+def test_trained_digests_tell_styles_apart() -> None:
+    digests = {style: er.load_generator(f"demo:{style}").digest for style in style_names()}
+    assert len(set(digests.values())) == len(digests)
+    assert all(len(bytes.fromhex(digest)) == 32 for digest in digests.values())
+    assert er.load_generator("demo").digest == digests["natural"]
+
+
+@needs_demo_weights
+def test_misspelt_trained_style_names_the_nearest() -> None:
+    with pytest.raises(er.RendererError, match="did you mean 'demo:natural'") as raised:
+        er.load_generator("demo:naturl")
+    assert "\n" not in str(raised.value)
+
+
+@needs_demo_weights
+def test_trained_heads_may_be_fast() -> None:
+    views = []
+    for precision in ("exact", "fast"):
+        generator = er.load_generator("demo", precision=precision)
+        assert generator.precision == precision
+        ws = generator.mapping(er.latents([1], 48), truncation_psi=generator.truncation_psi)
+        views.append(generator.synthesis(ws, er.cameras.orbit(2), 48)["image"])
+    assert (views[0] - views[1]).square().mean() < 4 * 10**-4.5
+
+
 @pytest.mark.parametrize("source", ["network", "Procedural", "/nowhere/model"])
 def test_unknown_source_names_what_can_be_loaded(source: str) -> None:
-    with pytest.raises(er.RendererError, match="'procedural' or 'procedural:STYLE'"):
+    with pytest.raises(er.RendererError, match=r"'procedural' or 'procedural:STYLE'.*'demo'"):
         er.load_generator(source)
 
 

@@ -80,6 +80,40 @@ def test_stratified_samples_are_drawn_as_seeded(
     assert not torch.equal(first, other)
 
 
+def test_without_super_resolution_the_image_is_what_is_rendered(spec: dict) -> None:
+    kwargs = spec["init_kwargs"]
+    rendering = {**kwargs["rendering_kwargs"], "superresolution_module": "none"}
+    rendering["use_background"] = False
+    generator = er.build_generator(spec["family"], **{**kwargs, "rendering_kwargs": rendering})
+    state = oracle.state_of(spec)
+    kept = {name: tensor for name, tensor in state.items() if name in generator.state_dict()}
+    assert {name.partition(".")[0] for name in state.keys() - kept} <= {
+        "superresolution",
+        "bcg_synthesis",
+    }
+    generator.load_state_dict(kept, strict=True)
+    assert generator.img_resolution is None
+    planes, ws = identity(generator.requires_grad_(False))
+    cam = er.cameras.orbit(3)
+    for precision in ("exact", "fast"):
+        generator.set_precision(precision)
+        for resolution in (8, 11):
+            views = generator.render(planes, ws, cam, resolution, memory=1)
+            assert views["image"].shape == (3, 3, resolution, resolution)
+            assert torch.equal(views["image"], views["image_raw"])
+
+
+def test_a_background_asks_for_super_resolution() -> None:
+    kwargs = oracle.facts("panohead_tiny")["init_kwargs"]
+    rendering = {
+        **kwargs["rendering_kwargs"],
+        "superresolution_module": "none",
+        "use_background": True,
+    }
+    with pytest.raises(er.RendererError, match=r"use_background: .* is 'none'"):
+        er.build_generator("panohead", **{**kwargs, "rendering_kwargs": rendering})
+
+
 def test_gradients_reach_the_latent(generator: TriPlaneGenerator) -> None:
     z = er.latents([0], generator.z_dim).requires_grad_()
     ws = generator.mapping(z)

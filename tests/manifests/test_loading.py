@@ -167,3 +167,13 @@ def test_paths_are_taken_from_the_manifests_folder(tmp_path: Path, write_manifes
 def test_missing_checkpoint_is_named() -> None:
     with pytest.raises(ManifestError, match=r"generator.source: no such file: .*easy-khair"):
         load_run(RUNS / "panohead.yaml")
+
+
+@pytest.mark.parametrize("name", ["demo", "demo:statue", "procedural"])
+def test_a_name_is_no_folder_that_happens_to_be_there(
+    name: str, write_manifest: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / name).mkdir()
+    assert load_run(write_manifest({"generator.source": name})).generator.source == name
+    folder = load_run(write_manifest({"generator.source": f"./{name}"})).generator.source
+    assert folder == str((tmp_path / name).resolve())

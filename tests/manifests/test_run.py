@@ -41,6 +41,20 @@ def test_digest_names_the_data_and_not_the_file(tmp_path: Path, write_manifest: 
     assert load_run(write_manifest({"seed": 2})).digest() != digest
 
 
+@pytest.mark.parametrize(
+    "changes", [{"generator.source": "demo"}, {"styles.statue.source": "demo:statue"}]
+)
+def test_other_demo_weights_are_another_run(
+    changes: dict[str, str], write_manifest: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, demo = load_run(write_manifest()), load_run(write_manifest(changes))
+    before = plain.digest(), demo.digest()
+    assert before[0] != before[1] == demo.digest()
+    monkeypatch.setattr("manifests.run.digest_demo", lambda: "other weights")
+    assert plain.digest() == before[0]
+    assert demo.digest() != before[1]
+
+
 def test_styles_held_out_are_rendered_and_not_trained_on(write_manifest: Write) -> None:
     styles = {name: {"source": f"procedural:{name}"} for name in ("statue", "ink", "clay")}
     validation = {"every": 1, "styles": ["ink"]}

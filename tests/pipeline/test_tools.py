@@ -15,6 +15,7 @@ from PIL import Image
 from eg3d_renderer import load_generator
 from pipeline.cli import cli
 from pipeline.shards.reader import Column
+from tests.shipped import needs_demo_weights
 
 
 def call(*arguments: object) -> Result:
@@ -32,6 +33,21 @@ def test_render_without_a_manifest(tiny_panohead: Path, tmp_path: Path) -> None:
     before = (tmp_path / "heads" / "render" / "train-00000.tar").stat().st_mtime_ns
     assert call(*arguments, "--out", tmp_path / "heads").exit_code == 0
     assert (tmp_path / "heads" / "render" / "train-00000.tar").stat().st_mtime_ns == before
+
+
+@needs_demo_weights
+def test_render_of_the_trained_heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ("render", "--generator", "demo:statue", "--seeds", "0-3", "--rig", "orbit:2")
+    result = call(*arguments, "--resolution", 24, "--out", "demo")
+    assert result.exit_code == 0, result.output
+    column = Column(tmp_path / "demo" / "render")
+    assert len(column.keys) == 4
+    facts = column.read(column.keys[0])["json"]
+    digest = load_generator("demo:statue").digest
+    assert facts["generator"] == {"source": "demo:statue", "digest": digest, "style": "statue"}
+    assert facts["resolution"] == facts["neural_rendering_resolution"] == 24
+    assert facts["truncation_psi"] == 1.0
 
 
 @pytest.mark.parametrize(

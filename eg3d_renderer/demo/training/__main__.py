@@ -9,6 +9,7 @@ import torch
 from eg3d_renderer.checkpoints import save_checkpoint
 from eg3d_renderer.demo.styles import STYLES
 from eg3d_renderer.demo.training.loop import Settings, train
+from eg3d_renderer.demo.weights import NATURAL, save_styles
 from eg3d_renderer.errors import RendererError
 
 
@@ -29,10 +30,19 @@ from eg3d_renderer.errors import RendererError
     show_default=True,
     help="Processes that render what is learned from, beside the one that learns.",
 )
-def main(folder: Path, steps: int, styles: tuple[str, ...], workers: int) -> None:
+@click.option(
+    "--export",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="One folder of all styles, as the package ships them, instead of a folder a style.",
+)
+def main(
+    folder: Path, steps: int, styles: tuple[str, ...], workers: int, export: Path | None
+) -> None:
     torch.set_num_threads(1)  # two processes of one thread each: the same numbers everywhere
     names = tuple(style for style in STYLES if style in (styles or STYLES))
-    wanted = [folder / style for style in names]
+    wanted = [] if export else [folder / style for style in names]
+    if export and NATURAL not in names:
+        raise click.UsageError(f"--export needs the style {NATURAL!r}")
     for there in wanted:
         if there.exists():
             raise click.UsageError(f"{there}: exists; name another folder, or remove it")
@@ -41,6 +51,9 @@ def main(folder: Path, steps: int, styles: tuple[str, ...], workers: int) -> Non
         for style, there in enumerate(wanted):
             save_checkpoint(model.checkpoint(style), there)
             click.echo(f"wrote {there}")
+        if export:
+            save_styles({style: model.checkpoint(n) for n, style in enumerate(names)}, export)
+            click.echo(f"wrote {export}")
     except (RendererError, FloatingPointError, OSError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)

@@ -12,8 +12,10 @@ from pipeline.errors import PipelineError
 from pipeline.folders import RunFolder
 from pipeline.shards.codecs import to_uint8
 from pipeline.shards.reader import Column, read_clip
+from pipeline.shards.records import read_commit
 from pipeline.stages.plan import plan_run
 from pipeline.stages.render import render_shard
+from tests.shipped import needs_demo_weights
 
 Open = Callable[..., RunFolder]
 CPU = torch.device("cpu")
@@ -54,6 +56,27 @@ def test_image_is_the_generators(made_run: RunFolder) -> None:
         image = to_uint8(generator.synthesis(generator.mapping(latent), label, 32)["image"])[0]
         [stored] = column.read(row["key"], [member]).values()
         np.testing.assert_array_equal(stored, image)
+
+
+@needs_demo_weights
+def test_trained_heads_are_rendered_as_procedural_ones_are(open_variant: Open) -> None:
+    """The style's instance is set by the plan, the identity by the seed, and the record says what
+    made them."""
+    changes = {"generator.source": "demo", "styles.statue.source": "demo:statue"}
+    folder = open_variant({**changes, "outputs.resolution": 16, "rig.views": 2})
+    plan_run(folder)
+    [row] = folder.rows("test-00000")
+    for name, source in (("render", "demo"), ("style-statue", "demo:statue")):
+        render_shard(folder, name, "test-00000", CPU)
+        generator = er.load_generator(source)
+        made = read_commit(folder.column(name) / "test-00000.parquet").provenance
+        assert made["generator"] == {"source": source, "digest": generator.digest}
+        z, instance = (er.latents([row[f"{n}seed"]], 48) for n in ("", "instance_"))
+        z[:, generator.instance] = instance[:, generator.instance]
+        with torch.inference_mode():
+            views = generator.synthesis(generator.mapping(z), er.cameras.orbit(2), 16)["image"]
+        stored = read_clip(Column(folder.column(name)), row["key"], [0, 1])
+        np.testing.assert_array_equal(stored, to_uint8(views))
 
 
 def test_bytes_do_not_depend_on_shards_or_order(made_run: RunFolder, open_variant: Open) -> None:

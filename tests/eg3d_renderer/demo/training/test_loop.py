@@ -10,6 +10,7 @@ import eg3d_renderer as er
 from eg3d_renderer.demo.training import model as made
 from eg3d_renderer.demo.training.__main__ import main
 from eg3d_renderer.demo.training.loop import Settings, rate, train
+from eg3d_renderer.demo.weights import load_demo, style_names
 
 TINY = Settings(
     styles=("natural", "statue"),
@@ -117,3 +118,19 @@ def test_the_command_writes_generators(tmp_path: Path) -> None:
     again = CliRunner().invoke(main, command)
     assert again.exit_code == 2
     assert "joker: exists" in again.output
+
+
+def test_the_command_exports_all_styles_as_one_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "weights"
+    command = [str(tmp_path), "--steps", "1", "--workers", "0", "--export", str(folder)]
+    two = ["--style", "joker", "--style", "natural"]
+    told = CliRunner().invoke(main, [*command, *two[:2]])
+    assert told.exit_code == 2
+    assert "--export needs the style 'natural'" in told.output
+    for _ in range(2):  # what was exported before is replaced
+        told = CliRunner().invoke(main, [*command, *two])
+        assert told.exit_code == 0, told.output
+    assert f"wrote {folder}" in told.output
+    assert style_names(folder) == ("natural", "joker")
+    assert load_demo("joker", folder=folder).style == "joker"
+    assert not (tmp_path / "joker").exists()
