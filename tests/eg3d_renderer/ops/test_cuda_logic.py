@@ -220,6 +220,8 @@ def compare(
     sizes = float(values.max() - values.min()), 1.0, 1.0
     for name, a, b, size in zip(Marched._fields, made, expected, sizes, strict=True):
         tolerance = (FAST if half else EXACT) * size
+        if name == "depth" and not half:  # a quotient by the opacity: as precise as that is large
+            a, b = a * expected.opacity, b * expected.opacity
         torch.testing.assert_close(
             a, b, rtol=0, atol=tolerance, equal_nan=True, msg=lambda m, name=name: f"{name}: {m}"
         )
