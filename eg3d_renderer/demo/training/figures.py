@@ -17,10 +17,10 @@ in another way than from seeds.
     face_behind    -     0        share of the face's contrast that shows on the back of the head
     sharpness      -     1        energy of gradients over the truth's: less is blurred
 
-Identical images count as 100 dB. A figure that the heads at hand cannot give is nan (null in JSON):
-right_z of one head, hues of fewer than 3 heads that show them, ghosts without a back view. The truth is supersampled as its
-`supersampling` says. Training sees 2 x 2; such a truth is 39 dB from 4 x 4, whose gradients have
-10 % less energy.
+Identical images count as 100 dB. A figure that the heads at hand cannot give is nan (null in
+JSON): right_z of one head, hues of fewer than 3 heads that show them, ghosts without a back view.
+The truth is supersampled as its `supersampling` says. Training sees 2 x 2; such a truth is 39 dB
+from 4 x 4, whose gradients have 10 % less energy.
 """
 
 import argparse
