@@ -1,6 +1,7 @@
 """What a generator is, and how to get one."""
 
 import difflib
+import hashlib
 import inspect
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor
 
 from eg3d_renderer.checkpoints import Checkpoint, digest, read_folder, read_official
+from eg3d_renderer.demo import weights
 from eg3d_renderer.demo.generator import ProceduralHeads
+from eg3d_renderer.demo.heads import IDENTITY
 from eg3d_renderer.demo.styles import STYLES
 from eg3d_renderer.errors import RendererError, suggest
 from eg3d_renderer.families import FAMILIES
@@ -127,7 +130,9 @@ def load_generator(
             )
         return ProceduralHeads(_style(source, STYLES), device)
     if isinstance(source, str) and source.partition(":")[0] == "demo":
-        return _demo(source, device, precision)
+        generator = load_demo(_style(source, weights.style_names()), device)
+        generator.set_precision(precision)
+        return generator
     path = Path(source)
     if path.suffix == ".pkl" or path.is_dir() or path.suffix == ".safetensors":
         checkpoint = read_official(path) if path.suffix == ".pkl" else read_folder(path)
@@ -194,11 +199,21 @@ def generator_of(checkpoint: Checkpoint, device: str | torch.device = "cpu") -> 
     return generator.to(device).float().eval().requires_grad_(False)
 
 
-def _demo(source: str, device: str | torch.device, precision: str) -> TriPlaneGenerator:
-    from eg3d_renderer.demo.weights import load_demo, style_names  # which builds on this module
+def load_demo(
+    style: str = weights.NATURAL,
+    device: str | torch.device = "cpu",
+    folder: Path = weights.FOLDER,
+) -> TriPlaneGenerator:
+    """A style of the trained demo generator in a folder of `demo.weights.save_styles`.
 
-    generator = load_demo(_style(source, style_names()), device)
-    generator.set_precision(precision)
+    It has the procedural heads' latents: the same z is the same head, about. Raises RendererError
+    where the folder is not whole.
+    """
+    generator = generator_of(weights.read_style(style, folder), device)
+    generator.style = style
+    generator.instance = slice(IDENTITY, generator.z_dim)
+    generator.truncation_psi = 1.0
+    generator.digest = hashlib.sha256(f"{style} {generator.digest}".encode()).hexdigest()
     return generator
 
 

@@ -19,7 +19,7 @@ def digest_path(path: Path) -> str:
 
 
 def digest_demo() -> str | None:
-    """SHA-256 of what ships as the demo generator; None where nothing does, and none can load."""
+    """SHA-256 of the demo generator in the package; None where there is none."""
     spec = importlib.util.find_spec("eg3d_renderer")  # which is not imported
     for folder in (spec and spec.submodule_search_locations) or ():
         if (path := Path(folder) / DEMO_MANIFEST).is_file():

@@ -22,7 +22,7 @@ from manifests.sections import Fraction, Name, Section
 from manifests.stylizer import TRAIN_SPLIT, Finetune, Stylize
 
 MAX_LISTED_SEEDS = 1_000_000
-DEMO = "demo"  # the trained generator that ships with the package, by itself or before ":STYLE"
+DEMO = "demo"  # the trained generator in the package, by itself or before ":STYLE"
 NAMED = "procedural", DEMO
 
 

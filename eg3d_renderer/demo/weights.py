@@ -1,4 +1,4 @@
-"""The trained demo generator: all of its styles in one folder, which ships with the package.
+"""The trained demo generator: all of its styles in one folder of the package.
 
 config.json, model.safetensors   the natural style: a checkpoint like any other
 styles.safetensors               STYLE/TENSOR: what another style has of its own
@@ -20,16 +20,13 @@ from torch import Tensor
 
 from eg3d_renderer.checkpoints import Checkpoint, read_folder, save_checkpoint
 from eg3d_renderer.checkpoints.folders import CONFIG, MODEL
-from eg3d_renderer.demo.heads import IDENTITY
 from eg3d_renderer.errors import RendererError
-from eg3d_renderer.generators import generator_of
-from eg3d_renderer.triplane import TriPlaneGenerator
 
 FOLDER = Path(__file__).parent / "weights"
 NATURAL = "natural"
 STYLES, MANIFEST = "styles.safetensors", "manifest.json"
 HASHED = CONFIG, MODEL, STYLES
-REPAIR = "reinstall the package, or run 'make demo-weights'"
+REPAIR = "train it by 'make demo-weights', or install a package that has it whole"
 
 
 def save_styles(checkpoints: Mapping[str, Checkpoint], folder: str | Path) -> None:
@@ -74,21 +71,6 @@ def save_styles(checkpoints: Mapping[str, Checkpoint], folder: str | Path) -> No
         raise RendererError(f"{folder}: cannot write ({error.strerror or error})") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def load_demo(
-    style: str = NATURAL, device: str | torch.device = "cpu", folder: Path = FOLDER
-) -> TriPlaneGenerator:
-    """A style of the trained demo generator; raises RendererError as `read_style`.
-
-    It has the procedural heads' latents: the same z is the same head, about.
-    """
-    generator = generator_of(read_style(style, folder), device)
-    generator.style = style
-    generator.instance = slice(IDENTITY, generator.z_dim)
-    generator.truncation_psi = 1.0
-    generator.digest = hashlib.sha256(f"{style} {generator.digest}".encode()).hexdigest()
-    return generator
 
 
 def style_names(folder: Path = FOLDER) -> tuple[str, ...]:

@@ -12,12 +12,11 @@ from eg3d_renderer.demo.styles import STYLES
 from eg3d_renderer.demo.weights import (
     HASHED,
     MANIFEST,
-    load_demo,
     read_style,
     save_styles,
     style_names,
 )
-from eg3d_renderer.generators import generator_of
+from eg3d_renderer.generators import generator_of, load_demo
 from tests.shipped import needs_demo_weights
 
 OWN = "decoder.net.2.bias"
@@ -105,7 +104,9 @@ def test_damage_is_refused_in_one_line(
     folder: Path, name: str, damage: Callable[[Path], None]
 ) -> None:
     damage(folder / name)
-    with pytest.raises(er.RendererError, match=rf"{name}: .*, or run 'make demo-weights'$") as told:
+    with pytest.raises(
+        er.RendererError, match=rf"{name}: .*; train it by 'make demo-weights', or"
+    ) as told:
         load_demo("joker", folder=folder)
     assert "\n" not in str(told.value)
 
@@ -113,12 +114,12 @@ def test_damage_is_refused_in_one_line(
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"styles": ["natural"], "sha256": {}}', "[" * 9])
 def test_damaged_manifest_is_refused(folder: Path, text: str) -> None:
     (folder / "manifest.json").write_text(text)
-    with pytest.raises(er.RendererError, match=r"manifest\.json: damaged; reinstall"):
+    with pytest.raises(er.RendererError, match=r"manifest\.json: damaged; train it"):
         style_names(folder)
 
 
 def test_missing_weights_are_told(tmp_path: Path) -> None:
-    with pytest.raises(er.RendererError, match=r"manifest\.json: No such file.*; reinstall"):
+    with pytest.raises(er.RendererError, match=r"manifest\.json: No such file.*; train it"):
         style_names(tmp_path)
 
 
