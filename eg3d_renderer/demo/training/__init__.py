@@ -6,4 +6,6 @@ backbone   the synthesis network for batches of different heads
 rendering  a few rays of each, differentiably
 model      one network for all styles, and what each style has of its own
 loop       training, with checkpoints
+figures    what the result is worth against the truth
+sheets     pictures of both
 """

@@ -1,6 +1,6 @@
 """What a trained demo generator is worth: figures against the truth, on heads it never saw.
 
-    python -m eg3d_renderer.demo.training.figures WEIGHTS_FOLDER OUT [--heads 24] [--views 16]
+    python -m eg3d_renderer.demo.training.figures WEIGHTS OUT [--heads 24] [--views 16]
 
 writes OUT/figures.json, and sheets of pictures (see `sheets`). Training draws its latents
 in another way than from seeds.
@@ -23,12 +23,13 @@ The truth is supersampled as its `supersampling` says. Training sees 2 x 2; such
 from 4 x 4, whose gradients have 10 % less energy.
 """
 
-import argparse
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import click
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -48,8 +49,9 @@ from eg3d_renderer.demo.training.sheets import (
     project,
     view,
 )
-from eg3d_renderer.demo.weights import load_demo, style_names
-from eg3d_renderer.generators import Generator, latents
+from eg3d_renderer.demo.weights import style_names
+from eg3d_renderer.errors import RendererError
+from eg3d_renderer.generators import Generator, latents, load_demo
 
 Pair = tuple[Views, Views]  # a head as it is rendered, and in truth
 Hues = tuple[complex, complex]  # of a region, as rendered and in truth: see `mean_hue`
@@ -268,7 +270,7 @@ def report(
         figures = measure(*pair, seeds, views)
         row = {n: None if math.isnan(v) else float(f"{v:.4g}") for n, v in figures.items()}
         table[style] = row
-        print(style, json.dumps(row), flush=True)
+        click.echo(f"{style} {json.dumps(row)}")
         sheets.sheet(*pair, seeds[:6], out / f"{style}.png")
     sheets.sheet_of_styles(styles, seeds[:3], out / "styles.png")
     settings = {"first_seed": FIRST_SEED, "heads": heads, "views": views}
@@ -276,16 +278,23 @@ def report(
     (out / "figures.json").write_text(written + "\n")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Figures and sheets of a trained demo generator.")
-    parser.add_argument("weights", type=Path, help="the folder of the weights")
-    parser.add_argument("out", type=Path, help="the folder to write to")
-    parser.add_argument("--heads", type=int, default=24, help="of each style")
-    parser.add_argument("--views", type=int, default=16, help="of each head")
-    args = parser.parse_args()
-    names = style_names(args.weights)
-    styles = {s: (load_demo(s, "cpu", args.weights), ProceduralHeads(s)) for s in names}
-    report(styles, args.out, args.heads, args.views)
+@click.command(help="Figures and sheets of the trained generator in the folder WEIGHTS.")
+@click.argument("weights", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--heads", type=click.IntRange(min=1), default=24, show_default=True, help="Of each style."
+)
+@click.option(
+    "--views", type=click.IntRange(min=1), default=16, show_default=True, help="Of each head."
+)
+def main(weights: Path, out: Path, heads: int, views: int) -> None:
+    try:
+        names = style_names(weights)
+        styles = {s: (load_demo(s, "cpu", weights), ProceduralHeads(s)) for s in names}
+        report(styles, out, heads, views)
+    except (RendererError, OSError) as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Training: a step, its loss, the learning rate, checkpoints."""
 
-import csv
 import dataclasses
 import math
 import os
@@ -61,7 +60,8 @@ def train(
 ) -> AllStyles:
     """The model with averaged weights; goes on after the checkpoint in `folder`, if there is one.
 
-    Writes curves.csv, a row every EVERY steps, and logs a line as often. Raises RendererError for
+    Writes curves.csv, a row every EVERY steps (its seconds count from when the process began), and
+    logs a line as often. Raises RendererError for
     a checkpoint that is damaged or of other settings, and FloatingPointError for a loss that is not
     finite.
     """
@@ -79,7 +79,8 @@ def train(
     fresh = settings.steps * settings.fresh
     heads = Heads(model.styles, settings.rays, settings.seed, fresh)
     plan = Plan(settings.batch, settings.fresh, settings.memory, settings.looks, settings.seed)
-    curves = _open_curves(folder / "curves.csv", done)
+    curves = folder / "curves.csv"
+    _cut_curves(curves, done)
     began = time.monotonic()
     recent: list[Tensor] = []
     for step, batch in enumerate(remember(heads, plan, done, workers), start=done):
@@ -100,9 +101,10 @@ def train(
         if (step + 1) % EVERY == 0 or step + 1 == settings.steps:
             colour, coverage, depth, square = torch.stack(recent).mean(0).tolist()
             recent = []
-            row = (step + 1, time.monotonic() - began, colour, coverage, depth)
             psnr = f"{-10 * math.log10(square):.2f}"
-            curves.writerow([*(f"{v:.5g}" for v in row), psnr])
+            values = time.monotonic() - began, colour, coverage, depth
+            with curves.open("a") as file:
+                file.write(",".join([str(step + 1), *(f"{v:.5g}" for v in values), psnr]) + "\n")
             log(f"step {step + 1} of {settings.steps}: {psnr} dB on what it learns from")
         if (step + 1) % settings.checkpoint_every == 0 or step + 1 == settings.steps:
             saved = {
@@ -170,12 +172,12 @@ def rate(step: int, steps: int) -> float:
     return warm * (0.5 + 0.5 * math.cos(math.pi * step / steps)) * 0.99 + 0.01
 
 
-def _open_curves(path: Path, done: int):
-    rows = []
+def _cut_curves(path: Path, done: int) -> None:
+    """Leave the rows of the first `done` steps, below the names of the columns."""
+    kept = [",".join(CURVES)]
     if path.exists():
-        with path.open(newline="") as file:
-            rows = [row for row in list(csv.reader(file))[1:] if int(float(row[0])) <= done]
-    file = path.open("w", newline="", buffering=1)
-    writer = csv.writer(file)
-    writer.writerows([CURVES, *rows])
-    return writer
+        rows = path.read_text().splitlines()[1:]
+        kept += [row for row in rows if int(row.partition(",")[0]) <= done]
+    partial = path.with_name(f".{path.name}")
+    partial.write_text("\n".join(kept) + "\n")
+    partial.replace(path)

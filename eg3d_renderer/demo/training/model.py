@@ -114,13 +114,12 @@ class AllStyles(nn.Module):
 
     def decoders(self, styles: list[int]) -> Decoders:
         """Of heads in these styles."""
-        scaled = []
-        for style in dict.fromkeys(styles):
+        scaled, present = [], list(dict.fromkeys(styles))
+        for style in present:
             own = [t for name, t in self.own(style).items() if name.startswith("decoder")]
             (w0, b0), (w1, b1) = own[:2], own[2:]
             scaled.append((w0 / w0.shape[1] ** 0.5, b0, w1[:4] / w1.shape[1] ** 0.5, b1[:4]))
-        places = list(dict.fromkeys(styles))
-        rows = torch.tensor([places.index(style) for style in styles])
+        rows = torch.tensor([present.index(style) for style in styles])
         return Decoders(*(torch.stack(tensors)[rows] for tensors in zip(*scaled, strict=True)))
 
     def generator(self, style: int, latents: int = 4096) -> TriPlaneGenerator:

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from scipy.sparse import csr_matrix
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from eg3d_renderer.demo.training.truth import Rays
+from eg3d_renderer.errors import RendererError
 from eg3d_renderer.marching import density
 from eg3d_renderer.marching.compositing import interval_weights, sample_weights
 from eg3d_renderer.marching.planes import Axes, project
@@ -122,7 +122,10 @@ def _neighbours(position: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
 
 
 def read_texels(texels: Tensor, index: Tensor, shares: Tensor) -> Tensor:
-    """texels [T, F], index and shares [P, K] -> [P, F], the texels in their shares."""
+    """texels [T, F], index and shares [P, K] -> [P, F], the texels in their shares; on a CPU.
+
+    Raises RendererError where scipy is not installed.
+    """
     return _ReadTexels.apply(texels, index, shares)
 
 
@@ -131,6 +134,12 @@ class _ReadTexels(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, texels: Tensor, index: Tensor, shares: Tensor) -> Tensor:
+        try:
+            from scipy.sparse import csr_matrix
+        except ImportError:
+            raise RendererError(
+                "training: scipy is not installed; pip install 'diffstyle360[training]'"
+            ) from None
         points, many = index.shape
         starts = torch.arange(0, index.numel() + 1, many, dtype=torch.int32)
         ctx.read = csr_matrix(

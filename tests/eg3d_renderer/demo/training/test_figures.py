@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 from torch import Tensor
 
@@ -200,6 +201,14 @@ def test_sharpness_of_known_gradients() -> None:
     part = true._replace(mask=true.mask.clone())
     part.mask[:, :2] = 0.9
     assert figures.sharpness([(edge, part)]) == pytest.approx(0.25)
+
+
+def test_a_folder_without_weights_is_refused_in_one_line(tmp_path: Path) -> None:
+    told = CliRunner().invoke(figures.main, [str(tmp_path), str(tmp_path / "out")])
+    assert told.exit_code == 2
+    assert "manifest.json: No such file" in told.output
+    assert told.output.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_report_is_figures_and_sheets(truth: ProceduralHeads, tmp_path: Path) -> None:

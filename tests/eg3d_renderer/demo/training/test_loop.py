@@ -1,16 +1,20 @@
 import csv
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from click.testing import CliRunner
 
 import eg3d_renderer as er
+from eg3d_renderer.demo.training import loop
 from eg3d_renderer.demo.training import model as made
 from eg3d_renderer.demo.training.__main__ import main
 from eg3d_renderer.demo.training.loop import Settings, rate, train
-from eg3d_renderer.demo.weights import load_demo, style_names
+from eg3d_renderer.demo.weights import style_names
+from eg3d_renderer.generators import load_demo
 
 TINY = Settings(
     styles=("natural", "statue"),
@@ -36,23 +40,23 @@ def small_model(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_training_goes_on_as_if_never_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(loop, "EVERY", 1)
     whole = train(TINY, tmp_path / "whole", workers=0)
-    monkeypatch.setattr("eg3d_renderer.demo.training.loop.measure", stop_at(4))
-    with pytest.raises(KeyboardInterrupt):
-        train(TINY, tmp_path / "parts", workers=0)
-    monkeypatch.undo()
-    small_model.__wrapped__(monkeypatch)
+    with monkeypatch.context() as killed:
+        killed.setattr(loop, "measure", stop_at(5))
+        with pytest.raises(KeyboardInterrupt):
+            train(TINY, tmp_path / "parts", workers=0)
     resumed = train(TINY, tmp_path / "parts", workers=0)
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
+    assert timeless(tmp_path / "whole") == timeless(tmp_path / "parts")
+    assert [row["step"] for row in timeless(tmp_path / "parts")] == list("123456")
 
 
-def stop_at(call: int):
-    from eg3d_renderer.demo.training.loop import measure
+def stop_at(call: int) -> Callable[..., torch.Tensor]:
+    measure, calls = loop.measure, iter(range(1, call + 1))
 
-    calls = iter(range(1, call + 1))
-
-    def stopped(*inputs):
+    def stopped(*inputs: Any) -> torch.Tensor:
         if next(calls) == call:
             raise KeyboardInterrupt
         return measure(*inputs)
@@ -60,23 +64,26 @@ def stop_at(call: int):
     return stopped
 
 
+def timeless(folder: Path) -> list[dict[str, str]]:
+    """The rows of the curves but for the time they took."""
+    with (folder / "curves.csv").open(newline="") as file:
+        return [row | {"seconds": ""} for row in csv.DictReader(file)]
+
+
 def test_it_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eg3d_renderer.demo.training.loop.WARM_UP", 1)
-    monkeypatch.setattr("eg3d_renderer.demo.training.loop.EVERY", 5)
+    monkeypatch.setattr(loop, "WARM_UP", 1)
+    monkeypatch.setattr(loop, "EVERY", 5)
     losses = []
     for steps in (1, 25):
         train(dataclasses.replace(ALONE, steps=steps), tmp_path / str(steps), workers=0)
-        with (tmp_path / str(steps) / "curves.csv").open(newline="") as file:
-            losses.append(float(list(csv.DictReader(file))[-1]["colour"]))
+        losses.append(float(timeless(tmp_path / str(steps))[-1]["colour"]))
     assert losses[1] < 0.9 * losses[0]
 
 
 def test_a_loss_that_is_not_finite_stops_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "eg3d_renderer.demo.training.loop.measure", lambda *_: torch.full([5], torch.nan)
-    )
+    monkeypatch.setattr(loop, "measure", lambda *_: torch.full([5], torch.nan))
     with pytest.raises(FloatingPointError, match="step 0: the loss is not finite"):
         train(ALONE, tmp_path, workers=0)
     assert not (tmp_path / "checkpoint.pt").exists()
