@@ -41,12 +41,12 @@ def main(
     torch.set_num_threads(1)  # two processes of one thread each: the same numbers everywhere
     names = tuple(style for style in STYLES if style in (styles or STYLES))
     wanted = [] if export else [folder / style for style in names]
-    if export and NATURAL not in names:
-        raise click.UsageError(f"--export needs the style {NATURAL!r}")
-    for there in wanted:
-        if there.exists():
-            raise click.UsageError(f"{there}: exists; name another folder, or remove it")
     try:
+        if export and NATURAL not in names:
+            raise RendererError(f"--export needs the style {NATURAL!r}")
+        for there in wanted:
+            if there.exists():
+                raise RendererError(f"{there}: exists; name another folder, or remove it")
         model = train(Settings(names, steps), folder, workers, log=click.echo)
         for style, there in enumerate(wanted):
             save_checkpoint(model.checkpoint(style), there)

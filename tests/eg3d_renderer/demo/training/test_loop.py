@@ -124,7 +124,8 @@ def test_the_command_writes_generators(tmp_path: Path) -> None:
     assert torch.equal(view["image"], view["image_raw"])
     again = CliRunner().invoke(main, command)
     assert again.exit_code == 2
-    assert "joker: exists" in again.output
+    assert again.output.startswith("error: ")
+    assert again.output.endswith("joker: exists; name another folder, or remove it\n")
 
 
 def test_the_command_exports_all_styles_as_one_folder(tmp_path: Path) -> None:
