@@ -14,6 +14,7 @@ from eg3d_renderer.demo import anatomy, shading, tracing
 from eg3d_renderer.demo.heads import IDENTITY, Head, head_from
 from eg3d_renderer.demo.styles import STYLES
 from eg3d_renderer.errors import RendererError
+from eg3d_renderer.networks.mapping import normalize_2nd_moment
 
 FRAME = tracing.Frame(scale=0.19, centre=(0.0, 0.018, 0.02))
 
@@ -21,9 +22,9 @@ FRAME = tracing.Frame(scale=0.19, centre=(0.0, 0.018, 0.02))
 class ProceduralHeads:
     """Heads of every kind from signed distances: an exact 3D generator that needs no weights.
 
-    Each dimension of z is one property through w = erf(z / sqrt 2), uniform in (-1, 1). The heads
-    are not pose-conditioned: `mapping` takes `conditioning` for the interface's sake and does not
-    read it.
+    Each dimension of z, brought to mean square 1, is one property through w = erf(z / sqrt 2),
+    close to uniform in (-1, 1). The heads are not pose-conditioned: `mapping` takes `conditioning`
+    for the interface's sake and does not read it.
     """
 
     z_dim = w_dim = 48
@@ -79,7 +80,7 @@ class ProceduralHeads:
         bad = (~torch.isfinite(z)).any(dim=1).nonzero().view(-1).tolist()
         if bad:
             raise RendererError(f"mapping: non-finite latent in row {bad[0]} of z; draw it again")
-        w = torch.erf(z.to(self.device, torch.float32) / math.sqrt(2))
+        w = torch.erf(normalize_2nd_moment(z.to(self.device, torch.float32)) / math.sqrt(2))
         if truncation_cutoff is None or truncation_cutoff > 0:
             w[:, :IDENTITY] *= truncation_psi
         return w[:, None]

@@ -12,6 +12,8 @@ from eg3d_renderer.demo.training.loop import Settings, train
 from eg3d_renderer.demo.weights import NATURAL, save_styles
 from eg3d_renderer.errors import RendererError
 
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
 
 @click.command(help=__doc__)
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
@@ -31,14 +33,27 @@ from eg3d_renderer.errors import RendererError
     help="Processes that render what is learned from, beside the one that learns.",
 )
 @click.option(
+    "--precision",
+    type=click.Choice(list(PRECISIONS)),
+    default="float32",
+    show_default=True,
+    help="Of planes: bfloat16 is faster on processors with AMX, and slower on others.",
+)
+@click.option(
     "--export",
     type=click.Path(path_type=Path, file_okay=False),
     help="One folder of all styles, as the package ships them, instead of a folder a style.",
 )
 def main(
-    folder: Path, steps: int, styles: tuple[str, ...], workers: int, export: Path | None
+    folder: Path,
+    steps: int,
+    styles: tuple[str, ...],
+    workers: int,
+    precision: str,
+    export: Path | None,
 ) -> None:
     torch.set_num_threads(1)  # two processes of one thread each: the same numbers everywhere
+    torch.set_flush_denormal(True)  # faint light behind surfaces would take half the time
     names = tuple(style for style in STYLES if style in (styles or STYLES))
     wanted = [] if export else [folder / style for style in names]
     try:
@@ -47,7 +62,9 @@ def main(
         for there in wanted:
             if there.exists():
                 raise RendererError(f"{there}: exists; name another folder, or remove it")
-        model = train(Settings(names, steps), folder, workers, log=click.echo)
+        model = train(
+            Settings(names, steps), folder, workers, PRECISIONS[precision], log=click.echo
+        )
         for style, there in enumerate(wanted):
             save_checkpoint(model.checkpoint(style), there)
             click.echo(f"wrote {there}")

@@ -21,6 +21,7 @@ from eg3d_renderer.errors import RendererError
 from eg3d_renderer.families import PanoHead
 
 WARM_UP = 100  # steps
+MAPPING_RATE = 0.1  # of the learning rate: what the mapping was taught is to last
 EMA = 0.998
 EVERY = 50  # steps between rows of the curves
 CURVES = ("step", "seconds", "colour", "coverage", "depth", "psnr")
@@ -32,17 +33,18 @@ class Settings:
 
     A step sees `batch` heads, `fresh` of them for the first time, each by `looks` of the `rays` it
     has; the others are among the last `memory` heads. Planes grow: `sizes` are pairs of a size and
-    the share of the steps from which it is used.
+    the share of the steps from which it is used. The mapping network has `lessons` before.
     """
 
     styles: tuple[str, ...]
-    steps: int = 12000
+    steps: int = 5000
     batch: int = 16
     fresh: int = 4
     memory: int = 4000
     rays: int = 1024
-    looks: int = 256
-    sizes: tuple[tuple[int, float], ...] = ((32, 0.0), (64, 0.5), (128, 0.75))
+    looks: int = 384
+    sizes: tuple[tuple[int, float], ...] = ((32, 0.0), (64, 0.55))
+    lessons: int = 40000
     learning_rate: float = 2e-2
     seed: int = 360
     checkpoint_every: int = 250
@@ -56,9 +58,12 @@ def train(
     settings: Settings,
     folder: Path,
     workers: int = 1,
+    precision: torch.dtype = torch.float32,
     log: Callable[[str], None] = lambda line: None,
 ) -> AllStyles:
     """The model with averaged weights; goes on after the checkpoint in `folder`, if there is one.
+
+    Planes are made in `precision`.
 
     Writes curves.csv, a row every EVERY steps (its seconds count from when the process began), and
     logs a line as often. Raises RendererError for
@@ -66,16 +71,19 @@ def train(
     finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    model = AllStyles(list(settings.styles), settings.seed)
+    size = max(size for size, _ in settings.sizes)
+    model = AllStyles(list(settings.styles), size, settings.seed)
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    average = {n: p.detach().clone() for n, p in trained.items()}
-    optimizer = torch.optim.Adam(trained.values(), settings.learning_rate, betas=(0.9, 0.99))
+    optimizer = build_optimizer(trained)
     checkpoint, done = folder / "checkpoint.pt", 0
     if checkpoint.exists():
         saved = _load(checkpoint, settings)
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         average, done = saved["average"], saved["done"]
+    else:
+        model.teach(settings.lessons, settings.seed)
+        average = {n: p.detach().clone() for n, p in trained.items()}
     fresh = settings.steps * settings.fresh
     heads = Heads(model.styles, settings.rays, settings.seed, fresh)
     plan = Plan(settings.batch, settings.fresh, settings.memory, settings.looks, settings.seed)
@@ -85,9 +93,9 @@ def train(
     recent: list[Tensor] = []
     for step, batch in enumerate(remember(heads, plan, done, workers), start=done):
         for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * rate(step, settings.steps)
+            group["lr"] = settings.learning_rate * rate(step, settings.steps) * group["share"]
         draw = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
-        losses = measure(model, batch, settings.size(step), draw)
+        losses = measure(model, batch, settings.size(step), precision, draw)
         if not math.isfinite(float(losses[0].detach())):
             raise FloatingPointError(f"step {step}: the loss is not finite")
         optimizer.zero_grad()
@@ -132,11 +140,21 @@ def _load(path: Path, settings: Settings) -> dict[str, Any]:
     return saved
 
 
-def measure(model: AllStyles, batch: list[Look], size: int, draw: torch.Generator) -> Tensor:
+def build_optimizer(trained: dict[str, torch.nn.Parameter]) -> torch.optim.Optimizer:
+    shares: dict[float, list[torch.nn.Parameter]] = {1.0: [], MAPPING_RATE: []}
+    for name, parameter in trained.items():
+        shares[MAPPING_RATE if "mapping" in name else 1.0].append(parameter)
+    groups = [{"params": found, "share": share} for share, found in shares.items()]
+    return torch.optim.Adam(groups, betas=(0.9, 0.99), fused=True)
+
+
+def measure(
+    model: AllStyles, batch: list[Look], size: int, precision: torch.dtype, draw: torch.Generator
+) -> Tensor:
     """[5]: the loss; the absolute error of colours, the cross-entropy of coverage, the mean
     distance of what is seen from the surface in world units, the squared error of colours.
 
-    `size` is that of the planes; `draw` places the samples.
+    `size` and `precision` are those of the planes; `draw` places the samples.
     """
     base, styles = model.base, [look.style for look in batch]
     depth = base.rendering_kwargs["triplane_depth"]
@@ -145,7 +163,7 @@ def measure(model: AllStyles, batch: list[Look], size: int, draw: torch.Generato
     rays = Rays(*(torch.stack(t) for t in zip(*(look.rays for look in batch), strict=True)))
     ws = model.ws(torch.stack([look.z for look in batch]), styles)
     order = channel_order(depth)
-    texels = synthesize(base.backbone.synthesis, ws, order, size, torch.bfloat16)
+    texels = synthesize(base.backbone.synthesis, ws, order, size, precision)
     colours, opacity, weights, middles = march(
         texels,
         depth,

@@ -1,6 +1,6 @@
 """One network for all styles, and what each style has of its own.
 
-All share the synthesis network and, up to a difference of their own, the first layer of the mapping
+All share the synthesis network and, up to a difference of their own, the last layer of the mapping
 and the decoder. A style by itself is then a generator like any other.
 """
 
@@ -13,13 +13,14 @@ from torch.func import functional_call
 from eg3d_renderer.checkpoints.checkpoint import Checkpoint, check_finite
 from eg3d_renderer.demo.generator import ProceduralHeads
 from eg3d_renderer.demo.training.rendering import Decoders
+from eg3d_renderer.demo.training.traits import teach
 from eg3d_renderer.generators import build_generator
 from eg3d_renderer.networks.mapping import Mapping
 from eg3d_renderer.triplane import TriPlaneGenerator
 
 OWN = (
-    "backbone.mapping.fc0.weight",
-    "backbone.mapping.fc0.bias",
+    "backbone.mapping.fc3.weight",
+    "backbone.mapping.fc3.bias",
     "decoder.net.0.weight",
     "decoder.net.0.bias",
     "decoder.net.2.weight",
@@ -28,13 +29,14 @@ OWN = (
 LAST = ("decoder.net.2.weight", "decoder.net.2.bias")
 SHARPNESS = 20.0  # densities are learned as a fraction of what they are: they must grow large
 MILDNESS = 0.1  # of the first modulations: a network that starts near the mean head
+SIGN = 2.0  # in w, of the style
 FIRST_SIZE = 32  # of the planes, when training begins
 UNTRAINED = ("noise", "t_mapping")
 INIT_KWARGS: dict[str, Any] = {
     "z_dim": ProceduralHeads.z_dim,
     "c_dim": 0,
     "w_dim": 128,
-    "mapping_kwargs": {"num_layers": 3, "lr_multiplier": 1},
+    "mapping_kwargs": {"num_layers": 4, "lr_multiplier": 1},
     "channel_base": 4096,
     "channel_max": 192,
     "img_resolution": 128,
@@ -47,7 +49,6 @@ RENDERING_KWARGS: dict[str, Any] = {
     "depth_resolution": 24,
     "depth_resolution_importance": 16,
     "superresolution_module": "none",
-    "triplane_size": 128,
     "triplane_depth": 2,
     "avg_camera_radius": 2.7,
     "avg_camera_pivot": [0, 0, 0],
@@ -56,15 +57,17 @@ RENDERING_KWARGS: dict[str, Any] = {
 
 
 class AllStyles(nn.Module):
-    """The demo generator in all of its styles: `base`, and differences for each style."""
+    """The demo generator in all of its styles, with planes of `size`: `base`, and differences for
+    each style."""
 
-    def __init__(self, styles: list[str], seed: int) -> None:
+    def __init__(self, styles: list[str], size: int, seed: int) -> None:
         super().__init__()
         self.styles = styles
+        self.rendering_kwargs = RENDERING_KWARGS | {"triplane_size": size}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.base = build_generator(
-                "panohead", rendering_kwargs=RENDERING_KWARGS, **INIT_KWARGS
+                "panohead", rendering_kwargs=self.rendering_kwargs, **INIT_KWARGS
             )
         base = dict(self.base.named_parameters())
         self.differences = nn.ParameterList(
@@ -83,6 +86,19 @@ class AllStyles(nn.Module):
                     getattr(self.base.backbone.synthesis, f"b{size}").torgb.weight.zero_()
         for name, parameter in base.items():
             parameter.requires_grad_(not any(part in name for part in UNTRAINED))
+
+    def teach(self, lessons: int, seed: int) -> None:
+        """Put what is known before any picture into w: the traits of a head, then the sign of its
+        style."""
+        mapping = self.base.backbone.mapping
+        assert isinstance(mapping, Mapping)
+        known = teach(mapping, lessons, seed)
+        signs = slice(known, known + len(self.styles))
+        last = mapping.get_submodule("fc3")
+        difference = self.differences[OWN.index("backbone.mapping.fc3.bias")]
+        with torch.no_grad():
+            last.weight[signs], last.bias[signs] = 0, 0
+            difference[:, signs] = SIGN * torch.eye(len(self.styles))
 
     def own(self, style: int) -> dict[str, Tensor]:
         """The tensors of one style by their names in the state dict."""
@@ -124,7 +140,9 @@ class AllStyles(nn.Module):
 
     def generator(self, style: int, latents: int = 4096) -> TriPlaneGenerator:
         """One style by itself; its mean w is that of `latents` draws."""
-        generator = build_generator("panohead", rendering_kwargs=RENDERING_KWARGS, **INIT_KWARGS)
+        generator = build_generator(
+            "panohead", rendering_kwargs=self.rendering_kwargs, **INIT_KWARGS
+        )
         state = self.base.state_dict() | self.own(style)
         generator.load_state_dict(state)
         generator.requires_grad_(False).eval()
@@ -146,4 +164,4 @@ class AllStyles(nn.Module):
         check_finite(state, f"style {self.styles[style]}")
         settings = dict(INIT_KWARGS)
         resolution = settings.pop("neural_rendering_resolution")
-        return Checkpoint("panohead", settings, RENDERING_KWARGS, resolution, None, state)
+        return Checkpoint("panohead", settings, self.rendering_kwargs, resolution, None, state)

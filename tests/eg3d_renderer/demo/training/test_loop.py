@@ -25,6 +25,7 @@ TINY = Settings(
     rays=64,
     looks=32,
     sizes=((8, 0.0), (16, 0.5)),
+    lessons=3,
     checkpoint_every=3,
 )
 ALONE = dataclasses.replace(TINY, styles=("natural",), sizes=((16, 0.0),), looks=64, fresh=1)
@@ -34,7 +35,8 @@ ALONE = dataclasses.replace(TINY, styles=("natural",), sizes=((16, 0.0),), looks
 def small_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(made.INIT_KWARGS, "channel_base", 256)
     monkeypatch.setitem(made.INIT_KWARGS, "channel_max", 16)
-    monkeypatch.setitem(made.RENDERING_KWARGS, "triplane_size", 16)
+    monkeypatch.setattr(Settings, "sizes", ((16, 0.0),))
+    monkeypatch.setattr(Settings, "lessons", 3)
 
 
 def test_training_goes_on_as_if_never_stopped(

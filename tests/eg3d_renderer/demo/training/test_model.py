@@ -7,11 +7,13 @@ import torch
 import eg3d_renderer as er
 from eg3d_renderer.checkpoints import save_checkpoint
 from eg3d_renderer.demo.training import model as made
+from eg3d_renderer.demo.training import traits
 from eg3d_renderer.demo.training.backbone import synthesize
 from eg3d_renderer.demo.training.model import AllStyles
 from eg3d_renderer.demo.training.rendering import channel_order, march
 from eg3d_renderer.demo.training.truth import Rays
 from eg3d_renderer.marching.depths import coarse_depths
+from eg3d_renderer.networks.mapping import normalize_2nd_moment
 
 
 @pytest.fixture(scope="module")
@@ -19,14 +21,28 @@ def model() -> Iterator[AllStyles]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(made.INIT_KWARGS, "channel_base", 512)
         patch.setitem(made.INIT_KWARGS, "channel_max", 32)
-        patch.setitem(made.RENDERING_KWARGS, "triplane_size", 32)
-        model = AllStyles(["natural", "joker"], seed=0)
+        model = AllStyles(["natural", "joker"], 32, seed=0)
         with torch.no_grad():
             for difference in model.differences:
                 difference.normal_(0, 0.1)
             model.differences[-1][:, 0] += 0.5  # of the densities: something to see
         model.apart = [model.generator(style, latents=64) for style in (0, 1)]
         yield model
+
+
+def test_it_knows_heads_and_styles_before_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(traits, "HEADS", 4000)
+    model = AllStyles(["natural", "joker", "zombie"], 4, seed=0)
+    model.teach(300, seed=0)
+    z = normalize_2nd_moment(torch.randn(3, 500, 48))
+    with torch.no_grad():
+        ws = torch.stack([model.ws(rows, [n] * 500)[:, 0] for n, rows in enumerate(z)])
+    for rows, w in zip(z, ws, strict=True):
+        known = traits.traits(rows)
+        assert torch.corrcoef(torch.stack([w[:, 3], known[:, 3]]))[0, 1] > 0.8
+    signs = ws[:, :, known.shape[1] :][:, :, :3]
+    for n, sign in enumerate(signs):
+        torch.testing.assert_close(sign / made.SIGN, torch.eye(3)[n].expand(500, 3) * 2**0.5)
 
 
 @torch.no_grad()
