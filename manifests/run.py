@@ -125,8 +125,8 @@ class RunManifest(Section):
         if self.finetune:
             if TRAIN_SPLIT not in self.identities:
                 raise ValueError(f"finetune: needs a split named {TRAIN_SPLIT!r} under identities")
-            if not self.styles:
-                raise ValueError("finetune: needs at least one entry under styles")
+            if not self.styles and self.finetune.plain < 1:
+                raise ValueError("finetune: needs an entry under styles, or plain: 1.0")
             for style in self.finetune.styles:
                 _must_be_one_of(style, self.styles, "finetune.styles", "styles")
             self._check_validation(self.finetune)
@@ -172,6 +172,8 @@ class RunManifest(Section):
             _must_be_one_of(style, self.styles, f"{where}.styles", "styles")
             if style in finetune.styles:
                 raise ValueError(f"{where}.styles: {style!r} is under finetune.styles as well")
+        if not self.styles:
+            raise ValueError(f"{where}: looks at styles, and the run has none")
         if not self.finetuned_styles:
             raise ValueError(f"{where}.styles: all styles are held out, none is left to train on")
 

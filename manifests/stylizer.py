@@ -65,7 +65,8 @@ class Finetune(Section):
     views: Annotated[int, Field(ge=1)] = 8  # a clip
     strides: Strides = (1, 1)  # from view to view in the rig, drawn for each clip between these
     hints: Hints = Hints()
-    realistic: Fraction = 0.1  # clips whose style image is a plain render, and so is the target
+    plain: Fraction = 0.0  # clips without a style image, whose target is plain: what presence 0 is
+    realistic: Fraction = 0.1  # of others: clips whose style image is a plain render, as the target
     augment: bool = True  # style images mirrored, turned and cropped a little
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-4  # of new parts
     inherited_rate: Annotated[float | None, Field(gt=0, le=1)] = (

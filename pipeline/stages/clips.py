@@ -35,6 +35,7 @@ class Drawn:
     hinted: str
     views: list[int]
     augmented: np.random.Generator | None  # draws how the style image is changed
+    plain: bool = False  # without the style image
 
 
 class Clips:
@@ -90,12 +91,15 @@ class Clips:
         def another() -> str:
             return order[(place + 1 + draw.integers(len(order) - 1)) % len(order)]
 
-        style = self.styles[draw.integers(len(self.styles))]
+        plain = self._draw_plain(draw)
+        style = "render" if plain else self.styles[draw.integers(len(self.styles))]
         start = int(draw.integers(self.rig_views))
         low, high = self.wanted.strides
         stride = int(draw.integers(low, high + 1))
         views = [(start + i * stride) % self.rig_views for i in range(self.wanted.views)]
         hinted = key if draw.random() < self.content_share else another()
+        if plain:
+            return Drawn(key, style, (style, key, "view_00"), hinted, views, None, plain)
         if self.held_out:
             style = self.styles[number % len(self.styles)]
             return Drawn(key, style, (style, key, REFERENCE), hinted, views, None)
@@ -106,6 +110,11 @@ class Clips:
             lender = another()
             reference = style, lender, f"view_{self._draw_front(draw):02d}"
         return Drawn(key, style, reference, hinted, views, draw if self.wanted.augment else None)
+
+    def _draw_plain(self, draw: np.random.Generator) -> bool:
+        if self.held_out:
+            return not self.styles
+        return self.wanted.plain > 0 and draw.random() < self.wanted.plain
 
     def _draw_front(self, draw: np.random.Generator) -> int:
         """The view that shows another identity's style: where style images are augmented, any that
@@ -127,6 +136,7 @@ class Clips:
             "style": self._read_style(drawn),
             "hint": self._read_images("render", drawn.hinted, drawn.views),
             "target": self._read(drawn.style, drawn.key, drawn.views),
+            "plain": torch.tensor(drawn.plain),
         }
         if self.wanted.losses.view_consistency and not self.held_out:
             clip |= self._read_geometry(drawn)

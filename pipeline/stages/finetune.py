@@ -15,6 +15,7 @@ from pipeline.stages.clips import Clips
 from pipeline.stages.encode import check_latents, digest_codec
 from pipeline.stages.held_out import open_held_out, write_sheet
 from stylize import DiffStyle360, FinetuneSettings
+from stylize.weights import start_style
 
 
 def finetune_run(folder: RunFolder) -> None:
@@ -46,6 +47,8 @@ def finetune_run(folder: RunFolder) -> None:
             on_sample=partial(write_sheet, folder, held_out) if held_out else None,
             log=log,
         )
+    if wanted.plain == 1:
+        start_style(model)  # which took no part
     if main:
         model.save_pretrained(folder.path / "stylizer")
 
@@ -70,6 +73,7 @@ def _settings(wanted: Finetune, seed: int) -> FinetuneSettings:
         inherited_rate=inherited_rate,
         train=wanted.train,
         seed=seed,
+        drop_style=0.0 if wanted.plain else FinetuneSettings.drop_style,
         precision=wanted.precision,
         gradient_checkpointing=wanted.gradient_checkpointing,
         view_consistency=losses.view_consistency,

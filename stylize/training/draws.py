@@ -5,7 +5,7 @@ a step are cut into micro-batches and spread over processes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -29,6 +29,10 @@ class Draws:
     def to(self, device: torch.device) -> "Draws":
         """The same on a device."""
         return Draws(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+
+    def without_style(self, clips: torch.Tensor | None) -> "Draws":
+        """The same, those `clips` [B] without their style."""
+        return self if clips is None else replace(self, style=self.style & ~clips)
 
 
 def draw_training(

@@ -9,6 +9,7 @@ from diffusers.models.embeddings import SinusoidalPositionalEmbedding
 from torch import Tensor
 
 from stylize.attention import INITIAL_BIAS
+from stylize.model import DiffStyle360
 
 SEED = 0
 COPIED_UNET = "from the UNet"
@@ -16,6 +17,15 @@ COPIED_PROJECTION = "from the denoiser's to_k, to_v"
 COPIED_REFERENCE = "from the reference net"
 ZERO = "at zero"
 DRAWN = "drawn"
+
+
+def start_style(model: DiffStyle360) -> None:
+    """Begin all that is the style's anew, from the networks that the model has."""
+    state = model.own_state()
+    starts = Starts(state, state)
+    with torch.no_grad():
+        for name, parameter in model.trainable_parameters("style").items():
+            parameter.copy_(starts.style(name)[0])
 
 
 class Starts:

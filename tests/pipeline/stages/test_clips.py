@@ -80,6 +80,26 @@ def test_realistic_clips_have_a_plain_target_and_another_identitys_looks(
     torch.testing.assert_close(clip["style"], lent)
 
 
+def test_plain_clips_are_the_content_without_a_style_image(made_run: RunFolder) -> None:
+    clips = open_clips(made_run, plain=0.5)
+    drawn = [clips.draw(number) for number in range(40)]
+    assert 8 < sum(d.plain for d in drawn) < 32
+    assert all(d.plain == (d.style == "render") for d in drawn)
+    batch = clips.batch(range(10))
+    assert batch.plain is not None
+    assert batch.plain.tolist() == [d.plain for d in drawn[:10]]
+    assert 0 < batch.plain.sum() < 10
+    assert torch.equal(batch.target[batch.plain], batch.hint[batch.plain])
+    held_out = open_clips(made_run, held_out=True, plain=0.5)
+    assert not any(held_out.draw(number).plain for number in range(10))
+
+
+def test_a_base_needs_no_style(made_run: RunFolder) -> None:
+    clips = Clips(alter(made_run, plain=1.0), "train", [], SIZE)
+    assert list(clips.columns) == ["render"]
+    assert clips.batch(range(3)).plain.all()
+
+
 def test_only_the_style_image_is_augmented(made_run: RunFolder) -> None:
     plain, changed = open_clips(made_run), open_clips(made_run, augment=True)
     for number in range(3):

@@ -120,6 +120,26 @@ def test_two_processes_compute_as_one(make_model, make_clips, whole, tmp_path):
     np.testing.assert_allclose(pair["loss"], alone["loss"], rtol=1e-4)
 
 
+def test_a_plain_clip_never_sees_its_style_image(make_model, make_clips):
+    settings = dataclasses.replace(SETTINGS, drop_content=0.0, drop_both=0.0, drop_style=0.0)
+
+    def marked(numbers, strength=1.0):
+        clips = make_clips(numbers)
+        plain = torch.arange(len(numbers)) < 2
+        style = torch.where(plain[:, None, None, None], strength * clips.style, clips.style)
+        return dataclasses.replace(clips, style=style, plain=plain)
+
+    settings = dataclasses.replace(settings, style=0.0)  # the term that compares with the image
+    expected, losses = gradients_of(make_model(), marked, settings)
+    other, same = gradients_of(make_model(), lambda n: marked(n, 0.5), settings)
+    assert_same(other, expected, 1e-6)
+    assert same == pytest.approx(losses)
+    every = lambda n: dataclasses.replace(make_clips(n), plain=torch.ones(len(n), dtype=bool))  # noqa: E731
+    without, _ = gradients_of(make_model(), every, settings)
+    assert not any(name.startswith("style_encoder.") for name in without)
+    assert any(name.startswith("style_encoder.") for name in expected)
+
+
 def test_clips_are_shared_out_whole():
     settings = FinetuneSettings(steps=1, batch=5, accumulate=2)
     for processes in (1, 2, 5):
