@@ -134,7 +134,10 @@ def test_a_plain_clip_never_sees_its_style_image(make_model, make_clips):
     other, same = gradients_of(make_model(), lambda n: marked(n, 0.5), settings)
     assert_same(other, expected, 1e-6)
     assert same == pytest.approx(losses)
-    every = lambda n: dataclasses.replace(make_clips(n), plain=torch.ones(len(n), dtype=bool))  # noqa: E731
+
+    def every(numbers):
+        return dataclasses.replace(make_clips(numbers), plain=torch.ones(len(numbers), dtype=bool))
+
     without, _ = gradients_of(make_model(), every, settings)
     assert not any(name.startswith("style_encoder.") for name in without)
     assert any(name.startswith("style_encoder.") for name in expected)

@@ -62,8 +62,5 @@ def test_smaller_planes_leave_the_last_blocks_out(synthesis: Synthesis) -> None:
 
 
 def test_enlarging_is_upsampling() -> None:
-    x = torch.randn(2, 3, 8, 8)
-    expected = upsample2d(x, binomial_filter())
-    torch.testing.assert_close(enlarge(x), expected)
-    torch.testing.assert_close(enlarge(x, margin=1)[:, :, 1:-1, 1:-1], expected)
-    assert enlarge(x, margin=1)[:, :, 0].abs().max() > 0  # what spills over
+    x = torch.randn(2, 3, 8, 6)
+    torch.testing.assert_close(enlarge(x), upsample2d(x, binomial_filter()))
