@@ -8,6 +8,7 @@ import torch
 
 from eg3d_renderer.checkpoints import save_checkpoint
 from eg3d_renderer.demo.styles import STYLES
+from eg3d_renderer.demo.training.card import write_card
 from eg3d_renderer.demo.training.loop import Settings, train
 from eg3d_renderer.demo.weights import NATURAL, save_styles
 from eg3d_renderer.errors import RendererError
@@ -42,7 +43,8 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 @click.option(
     "--export",
     type=click.Path(path_type=Path, file_okay=False),
-    help="One folder of all styles, as the package ships them, instead of a folder a style.",
+    help="One folder of all styles with a model card, as the package ships them, instead of a "
+    "folder a style.",
 )
 def main(
     folder: Path,
@@ -62,14 +64,14 @@ def main(
         for there in wanted:
             if there.exists():
                 raise RendererError(f"{there}: exists; name another folder, or remove it")
-        model = train(
-            Settings(names, steps), folder, workers, PRECISIONS[precision], log=click.echo
-        )
+        settings = Settings(names, steps)
+        model = train(settings, folder, workers, PRECISIONS[precision], log=click.echo)
         for style, there in enumerate(wanted):
             save_checkpoint(model.checkpoint(style), there)
             click.echo(f"wrote {there}")
         if export:
             save_styles({style: model.checkpoint(n) for n, style in enumerate(names)}, export)
+            write_card(export, folder, settings)
             click.echo(f"wrote {export}")
     except (RendererError, FloatingPointError, OSError) as error:
         click.echo(f"error: {error}", err=True)

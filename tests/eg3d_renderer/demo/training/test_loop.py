@@ -1,15 +1,19 @@
 import csv
 import dataclasses
+import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
 import eg3d_renderer as er
-from eg3d_renderer.demo.training import loop
+from eg3d_renderer.demo.training import __main__ as command
+from eg3d_renderer.demo.training import card, loop
 from eg3d_renderer.demo.training import model as made
 from eg3d_renderer.demo.training.__main__ import main
 from eg3d_renderer.demo.training.loop import Settings, rate, train
@@ -35,8 +39,7 @@ ALONE = dataclasses.replace(TINY, styles=("natural",), sizes=((16, 0.0),), looks
 def small_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(made.INIT_KWARGS, "channel_base", 256)
     monkeypatch.setitem(made.INIT_KWARGS, "channel_max", 16)
-    monkeypatch.setattr(Settings, "sizes", ((16, 0.0),))
-    monkeypatch.setattr(Settings, "lessons", 3)
+    monkeypatch.setattr(command, "Settings", partial(Settings, sizes=((16, 0.0),), lessons=3))
 
 
 def test_training_goes_on_as_if_never_stopped(
@@ -117,30 +120,42 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
 
 
 def test_the_command_writes_generators(tmp_path: Path) -> None:
-    command = [str(tmp_path), "--steps", "1", "--workers", "0", "--style", "joker"]
-    assert CliRunner().invoke(main, command).exit_code == 0
+    arguments = [str(tmp_path), "--steps", "1", "--workers", "0", "--style", "joker"]
+    assert CliRunner().invoke(main, arguments).exit_code == 0
     generator = er.load_generator(tmp_path / "joker")
     view = generator.synthesis(generator.mapping(er.latents([0], 48)), er.cameras.orbit(1), 16)
     assert view["image"].shape == (1, 3, 16, 16)
     assert view["image"] is not view["image_raw"]
     assert torch.equal(view["image"], view["image_raw"])
-    again = CliRunner().invoke(main, command)
+    again = CliRunner().invoke(main, arguments)
     assert again.exit_code == 2
     assert again.output.startswith("error: ")
     assert again.output.endswith("joker: exists; name another folder, or remove it\n")
 
 
-def test_the_command_exports_all_styles_as_one_folder(tmp_path: Path) -> None:
+def test_the_command_exports_all_styles_as_one_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(card, "HEADS", 1)
+    monkeypatch.setattr(card, "VIEWS", 1)
     folder = tmp_path / "weights"
-    command = [str(tmp_path), "--steps", "1", "--workers", "0", "--export", str(folder)]
+    arguments = [str(tmp_path), "--steps", "1", "--workers", "0", "--export", str(folder)]
     two = ["--style", "joker", "--style", "natural"]
-    told = CliRunner().invoke(main, [*command, *two[:2]])
+    told = CliRunner().invoke(main, [*arguments, *two[:2]])
     assert told.exit_code == 2
     assert "--export needs the style 'natural'" in told.output
     for _ in range(2):  # what was exported before is replaced
-        told = CliRunner().invoke(main, [*command, *two])
+        told = CliRunner().invoke(main, [*arguments, *two])
         assert told.exit_code == 0, told.output
     assert f"wrote {folder}" in told.output
     assert style_names(folder) == ("natural", "joker")
     assert load_demo("joker", folder=folder).style == "joker"
     assert not (tmp_path / "joker").exists()
+    told = (folder / "README.md").read_text()
+    figures = json.loads((tmp_path / "figures" / "figures.json").read_text())["styles"]
+    for style in ("natural", "joker"):
+        assert f"| {style} | {figures[style]['psnr']:.3g} | " in told
+    assert "in 2\nstyles" in told
+    assert "steps 1, batch 16" in told
+    assert (folder / "curves.csv").read_text() == (tmp_path / "curves.csv").read_text()
+    assert Image.open(folder / "heads.webp").format == "WEBP"
