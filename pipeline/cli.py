@@ -10,7 +10,7 @@ import click
 
 from pipeline.bench import bench
 from pipeline.errors import PipelineError
-from pipeline.evaluation import evaluate
+from pipeline.evaluation import evaluate, swaps
 from pipeline.folders import RunFolder, open_run
 from pipeline.options import (
     is_given,
@@ -57,7 +57,7 @@ def cli() -> None:
     """
 
 
-for command in (bench, convert, convert_stylizer, doctor, evaluate, export, mesh, sheet):
+for command in (bench, convert, convert_stylizer, doctor, evaluate, export, mesh, sheet, swaps):
     cli.add_command(command)
 
 

@@ -90,6 +90,31 @@ def evaluate(
     print(path)
 
 
+@click.command()
+@click.argument("manifest", type=PATH)
+@click.option("--out", type=PATH, default="runs", show_default=True, help="Folder of all runs.")
+@click.option("--cases", type=click.IntRange(1), default=24, show_default=True, help="How many.")
+@click.option(
+    "--views", type=click.IntRange(2), default=4, show_default=True,
+    help="Of each identity, evenly around.",
+)  # fmt: skip
+@device_option
+def swaps(manifest: Path, out: Path, cases: int, views: int, device: str) -> None:
+    """Exchange style image, style instance, content and the style image's person, one at a time,
+    and measure what the outputs of MANIFEST's stylizer follow. Writes swaps.json."""
+    from pipeline.devices import STYLIZE_THREADS, open_device
+    from pipeline.folders import open_run
+    from pipeline.stages.stylize import open_stylizer
+    from pipeline.stages.swaps import measure_swaps, summarize
+
+    folder = open_run(manifest, out)
+    precision = folder.run.stylize.precision if folder.run.stylize else "exact"
+    stylizer = open_stylizer(folder.stylizer, open_device(device, STYLIZE_THREADS), precision)
+    for name, value in summarize(measure_swaps(folder, stylizer, cases, views)).items():
+        print(f"{name:17} {value:.3f}")
+    print(folder.swaps_path)
+
+
 def _check_usage(
     manifest: Path | None,
     protocol: str | None,

@@ -39,6 +39,10 @@ class RunFolder:
         return given or self.path / "stylizer"
 
     @property
+    def swaps_path(self) -> Path:
+        return self.path / "swaps.json"
+
+    @property
     def metrics_path(self) -> Path:
         return self.path / "metrics.parquet"
 
