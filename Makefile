@@ -3,6 +3,9 @@
 MANIFEST ?= manifests/runs/demo.yaml
 OUT ?= runs
 BIN := .venv/bin
+# For hours on a CPU: threads that wait leave their core to others, and freed memory is kept.
+PATIENT := OMP_WAIT_POLICY=passive \
+	GLIBC_TUNABLES=glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=20000000000
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
@@ -35,7 +38,7 @@ setup: .venv/installed  ## the environment in .venv
 	@touch $@
 
 demo-weights: setup  ## train the demo generator anew: hours; goes on where it was stopped
-	$(BIN)/python -m eg3d_renderer.demo.training $(OUT)/demo-weights --export eg3d_renderer/demo/weights
+	$(PATIENT) $(BIN)/python -m eg3d_renderer.demo.training $(OUT)/demo-weights --export eg3d_renderer/demo/weights
 
 clean:  ## remove the environment and caches; runs are kept
 	rm -rf .venv .snakemake .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info

@@ -29,9 +29,9 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
-    default=1,
+    default=2,
     show_default=True,
-    help="Processes that render what is learned from, beside the one that learns.",
+    help="Processes that render what is learned from, in the time that learning leaves.",
 )
 @click.option(
     "--precision",
@@ -54,7 +54,6 @@ def main(
     precision: str,
     export: Path | None,
 ) -> None:
-    torch.set_num_threads(1)  # two processes of one thread each: the same numbers everywhere
     torch.set_flush_denormal(True)  # faint light behind surfaces would take half the time
     names = tuple(style for style in STYLES if style in (styles or STYLES))
     wanted = [] if export else [folder / style for style in names]

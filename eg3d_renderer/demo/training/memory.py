@@ -1,5 +1,6 @@
 """The heads of each step: some fresh, most from before, each by a few of its rays."""
 
+import os
 from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -39,7 +40,14 @@ def remember(heads: Dataset, plan: Plan, done: int, workers: int) -> Iterator[li
     """
     first = max(0, done - plan.memory // plan.fresh)
     left = Subset(heads, range(first * plan.fresh, len(heads)))  # type: ignore[arg-type]
-    loader = DataLoader(left, plan.fresh, num_workers=workers, collate_fn=list, drop_last=True)
+    loader = DataLoader(
+        left,
+        plan.fresh,
+        num_workers=workers,
+        collate_fn=list,
+        drop_last=True,
+        worker_init_fn=_step_back,
+    )
     memory: deque[Look] = deque(maxlen=plan.memory)
     for step, fresh in enumerate(loader, start=first):
         if step >= done:
@@ -48,6 +56,11 @@ def remember(heads: Dataset, plan: Plan, done: int, workers: int) -> Iterator[li
             known = [memory[i] for i in draw.permutation(len(memory))[:many]]
             yield [glance(look, plan.looks, draw) for look in (*map(_own, fresh), *known)]
         memory.extend(map(_own, fresh))
+
+
+def _step_back(worker: int) -> None:
+    """Leave the processor to the process that learns, which waits for nothing else."""
+    os.nice(19)
 
 
 def _own(head: tuple[int, Tensor, Rays]) -> Look:
