@@ -135,6 +135,10 @@ class RunManifest(Section):
                     raise ValueError(
                         f"finetune.{key}: takes a stylizer to start from; give finetune.start"
                     )
+            if self.finetune.cache_latents and self.finetune.resolution:
+                raise ValueError(
+                    "finetune.resolution: cached latents are of the stylizer's own; leave one out"
+                )
             if self.finetune.losses.view_consistency and self.outputs.depth == "none":
                 raise ValueError(
                     "finetune.losses.view_consistency: takes the depth, but outputs.depth is none"

@@ -1,5 +1,6 @@
 """Fine-tune: DiffStyle360 on triplets drawn from the zipped columns of the train split."""
 
+import dataclasses
 from contextlib import nullcontext
 from functools import partial
 
@@ -30,7 +31,9 @@ def finetune_run(folder: RunFolder) -> None:
     if wanted.cache_latents:
         shards = folder.run.shard_names(TRAIN_SPLIT)
         check_latents(folder, list(folder.run.latent_columns), shards, digest_codec(model, wanted))
-    size = model.config.image_size
+    own = model.config
+    size = wanted.resolution or own.image_size
+    model.config = dataclasses.replace(own, image_size=size)  # its networks take any
     clips = Clips(
         folder, TRAIN_SPLIT, folder.run.finetuned_styles, size, cached=wanted.cache_latents
     )
@@ -47,6 +50,7 @@ def finetune_run(folder: RunFolder) -> None:
             on_sample=partial(write_sheet, folder, held_out) if held_out else None,
             log=log,
         )
+    model.config = own
     if wanted.plain == 1:
         start_style(model)  # which took no part
     if main:

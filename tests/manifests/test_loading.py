@@ -97,6 +97,7 @@ def test_shipped_manifests_load_where_their_checkpoints_are(name: str, tmp_path:
             {"every": 1, "styles": ["statue"]},
             "finetune.validation.styles: all styles are held out, none is left to train on",
         ),
+        ("finetune.resolution", 8, "finetune.resolution: must be greater than or equal to 16"),
         ("finetune.plain", 1.5, "finetune.plain: must be less than or equal to 1"),
         ("finetune", None, "stylize: needs a finetune section, or stylize.model: a folder"),
         ("identities", {"test": 1}, "finetune: needs a split named 'train' under identities"),

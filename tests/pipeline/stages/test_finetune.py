@@ -1,12 +1,15 @@
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from manifests.stylizer import Finetune, Losses, Validation
 from pipeline.errors import PipelineError
 from pipeline.folders import RunFolder
 from pipeline.stages.finetune import _settings, finetune_run
+from stylize import DiffStyle360, StylizerError
 from tests.pipeline.conftest import make_columns
 
 Open = Callable[..., RunFolder]
@@ -62,6 +65,32 @@ def test_what_training_takes_is_named(open_variant: Open, copied_run: RunFolder)
         (copied_run.column("style-statue") / name).replace(copied_run.path / name)
     with pytest.raises(Exception, match=r"style-statue/train-00000\.parquet: missing"):
         finetune_run(copied_run)
+
+
+def test_training_at_another_resolution_leaves_the_stylizers_own(
+    open_variant: Open, tiny_model: Path
+) -> None:
+    changes = {"finetune.start": str(tiny_model), "finetune.resolution": 16, "stylize": None}
+    folder = open_variant(changes)
+    make_columns(folder)
+    finetune_run(folder)
+    trained = DiffStyle360.from_pretrained(folder.path / "stylizer")
+    before = DiffStyle360.from_pretrained(tiny_model)
+    assert trained.config == before.config
+    weight = "denoiser.conv_in.weight"
+    assert not torch.equal(trained.state_dict()[weight], before.state_dict()[weight])
+    with pytest.raises(StylizerError, match="image_size: 18 is not a multiple of 4"):
+        finetune_run(open_variant(changes | {"finetune.resolution": 18}))
+
+
+def test_a_base_ends_with_a_style_that_is_yet_to_be_trained(open_variant: Open) -> None:
+    folder = open_variant({"finetune.plain": 1.0, "styles": {}, "stylize": None})
+    make_columns(folder)
+    finetune_run(folder)
+    state = DiffStyle360.from_pretrained(folder.path / "stylizer").state_dict()
+    for name, tensor in state.items():
+        if name.startswith("style_encoder."):
+            assert torch.equal(tensor, state[name.replace("style_encoder.", "reference_net.")])
 
 
 def test_one_identity_is_too_few(open_variant: Open) -> None:
