@@ -61,6 +61,8 @@ def save_styles(checkpoints: Mapping[str, Checkpoint], folder: str | Path) -> No
         }
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         for path in partial.iterdir():
+            # safetensors creates files that only their owner can read
+            path.chmod(partial.stat().st_mode & 0o666)
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         if folder.exists():

@@ -37,13 +37,13 @@ class Settings:
     """
 
     styles: tuple[str, ...]
-    steps: int = 4400
+    steps: int = 4900
     batch: int = 16
     fresh: int = 4
     memory: int = 1000
     rays: int = 1024
     looks: int = 384
-    sizes: tuple[tuple[int, float], ...] = ((32, 0.0), (64, 0.28), (128, 0.82))
+    sizes: tuple[tuple[int, float], ...] = ((32, 0.0), (64, 0.25), (128, 0.735))
     lessons: int = 40000
     learning_rate: float = 2e-2
     seed: int = 360

@@ -94,10 +94,10 @@ class AllStyles(nn.Module):
         assert isinstance(mapping, Mapping)
         known = teach(mapping, lessons, seed)
         signs = slice(known, known + len(self.styles))
-        last = mapping.get_submodule("fc3")
         difference = self.differences[OWN.index("backbone.mapping.fc3.bias")]
         with torch.no_grad():
-            last.weight[signs], last.bias[signs] = 0, 0
+            for parameter in mapping.get_submodule("fc3").parameters():
+                parameter[signs] = 0
             difference[:, signs] = SIGN * torch.eye(len(self.styles))
 
     def own(self, style: int) -> dict[str, Tensor]:

@@ -8,7 +8,10 @@ from safetensors.torch import load_file
 import eg3d_renderer as er
 from eg3d_renderer.checkpoints import Checkpoint
 from eg3d_renderer.demo import weights
+from eg3d_renderer.demo.generator import ProceduralHeads
 from eg3d_renderer.demo.styles import STYLES
+from eg3d_renderer.demo.training import figures
+from eg3d_renderer.demo.training.card import CARD, CURVES, SHEET
 from eg3d_renderer.demo.weights import (
     HASHED,
     MANIFEST,
@@ -68,6 +71,11 @@ def test_styles_are_read_as_they_were_saved(folder: Path, checkpoints: dict) -> 
         assert read.settings() == checkpoint.settings()
         assert read.state.keys() == checkpoint.state.keys()
         assert all(torch.equal(t, checkpoint.state[name]) for name, t in read.state.items())
+
+
+def test_whoever_can_read_the_folder_can_read_its_files(folder: Path) -> None:
+    modes = {path.stat().st_mode & 0o777 for path in folder.iterdir()}
+    assert modes == {folder.stat().st_mode & 0o666}
 
 
 def test_only_what_a_style_has_of_its_own_is_kept_for_it(folder: Path) -> None:
@@ -171,5 +179,17 @@ def test_the_package_ships_all_it_lists() -> None:
     assert styles[0] == "natural"
     assert set(styles) <= set(STYLES)
     assert sum(path.stat().st_size for path in weights.FOLDER.iterdir()) < 16e6
-    assert sorted(path.name for path in weights.FOLDER.iterdir()) == sorted([*HASHED, MANIFEST])
+    shipped = *HASHED, MANIFEST, CARD, CURVES, SHEET
+    assert sorted(path.name for path in weights.FOLDER.iterdir()) == sorted(shipped)
     assert {t.dtype for t in read_style("natural").state.values()} == {torch.float16}
+
+
+@needs_demo_weights
+@pytest.mark.parametrize("style", ["natural", "joker"])
+def test_the_shipped_heads_are_those_they_learned(style: str) -> None:
+    seeds = range(figures.FIRST_SEED, figures.FIRST_SEED + 2)
+    found = figures.measure(load_demo(style), ProceduralHeads(style), seeds, yaws=2)
+    assert found["psnr"] > 22
+    assert found["iou"] > 0.95
+    assert found["depth_error"] < 0.005
+    assert found["right_z"] > 8
