@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +63,12 @@ def describe(
     head = ["style", *COLUMNS.values()]
     rows = [[style, *(_show(row[name]) for name in COLUMNS)] for style, row in styles.items()]
     table = "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
-    recipe = ", ".join(
+    told = [
         f"{name} {value}"
         for name, value in dataclasses.asdict(settings).items()
         if name not in ("styles", "checkpoint_every")
-    )
+    ]
+    recipe = textwrap.indent(textwrap.fill(", ".join(told) + ".", 98), "  ")
     last = curves[-1]
     return f"""# The demo generator
 
@@ -79,8 +81,9 @@ styles over the same latents. It knows no photographs: it exists so that everyth
 - **Data**: {settings.steps * settings.fresh} procedural heads, each drawn once, seen from {CAMERAS}
   cameras all around by {settings.rays} rays with their depths; a pixel is the mean of 2 x 2 rays.
 - **Training**: `make demo-weights` (`python -m eg3d_renderer.demo.training`): regression of colour,
-  coverage and depth, without an adversary. {recipe}. `curves.csv` has its course, which
-  ends at {last["psnr"]} dB on the rays it learns from (a fifth of them at the eyes).
+  coverage and depth, without an adversary. `curves.csv` has its course, which ends at
+  {last["psnr"]} dB on the rays it learns from (a fifth of them at the eyes). Settings:
+{recipe}
 - **Licence**: that of the package; nothing of anyone else went in.
 
 ![Truth above, generator below, a style a row]({SHEET})
