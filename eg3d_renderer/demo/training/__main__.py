@@ -75,6 +75,8 @@ def main(
     except (RendererError, FloatingPointError, OSError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
+    finally:
+        torch.set_flush_denormal(False)
 
 
 if __name__ == "__main__":

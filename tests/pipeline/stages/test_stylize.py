@@ -63,7 +63,9 @@ def test_column_is_what_the_stylizer_makes(made_run: RunFolder) -> None:
     )
     column = Column(made_run.column("stylized-statue"))
     assert column.keys == ["test-00000000"]
-    np.testing.assert_array_equal(read_clip(column, row["key"], range(4)), to_uint8(expected))
+    off = read_clip(column, row["key"], range(4)).astype(int) - to_uint8(expected)
+    assert abs(off).max() <= 1  # the same sums, of tensors that lie otherwise in memory
+    assert (off != 0).mean() < 1e-3
     meta = column.read(row["key"], ["json"])["json"]
     assert meta["settings"]["presence"] == 1.0
     assert len(meta["views"]) == 4

@@ -127,6 +127,7 @@ def test_the_command_writes_generators(tmp_path: Path) -> None:
     assert view["image"].shape == (1, 3, 16, 16)
     assert view["image"] is not view["image_raw"]
     assert torch.equal(view["image"], view["image_raw"])
+    assert torch.tensor(1e-40) * 1 > 0  # denormal numbers are as they were
     again = CliRunner().invoke(main, arguments)
     assert again.exit_code == 2
     assert again.output.startswith("error: ")
