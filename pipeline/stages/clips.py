@@ -173,7 +173,7 @@ class Clips:
 
     def _read_style(self, drawn: Drawn) -> torch.Tensor:
         column, key, name = drawn.reference
-        if self.cached and drawn.augmented is None:
+        if self.cached and not self.wanted.augment:
             return self._read_latents(column, key, [name])[0]
         [pixels] = self.columns[column].read(key, [f"{name}.rgb"]).values()
         image = to_model(pixels[None], pixels.shape[0])  # in its own size: it is resampled once

@@ -64,7 +64,7 @@ def test_latents_are_those_of_the_images(encoded_run: RunFolder, with_autoencode
 def test_clips_hold_latents_where_they_are_cached(
     encoded_run: RunFolder, augment: bool, fixed: bool
 ) -> None:
-    folder = alter(encoded_run, augment=augment, realistic=0.5)
+    folder = alter(encoded_run, augment=augment, realistic=0.5, plain=0.3)
     folder = fix_instance(folder) if fixed else folder
     live = Clips(folder, "train", ["statue"], 32).batch(range(4))
     cached = Clips(folder, "train", ["statue"], 32, cached=True).batch(range(4))
