@@ -135,6 +135,11 @@ class RunManifest(Section):
                     raise ValueError(
                         f"finetune.{key}: takes a stylizer to start from; give finetune.start"
                     )
+            if self.finetune.plain and self.finetune.train == "style":
+                raise ValueError(
+                    "finetune.plain: such clips train no part of the style, and train is style; "
+                    "leave one out"
+                )
             if self.finetune.cache_latents and self.finetune.resolution:
                 raise ValueError(
                     "finetune.resolution: cached latents are of the stylizer's own; leave one out"

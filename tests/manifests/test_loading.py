@@ -179,3 +179,10 @@ def test_a_name_is_no_folder_that_happens_to_be_there(
     assert load_run(write_manifest({"generator.source": name})).generator.source == name
     folder = load_run(write_manifest({"generator.source": f"./{name}"})).generator.source
     assert folder == str((tmp_path / name).resolve())
+
+
+def test_plain_clips_need_more_than_the_style_to_train(
+    write_manifest: Write, tiny_model: Path
+) -> None:
+    changes = {"finetune.start": str(tiny_model), "finetune.train": "style", "finetune.plain": 0.1}
+    assert complaint(write_manifest(changes)).startswith("finetune.plain: such clips train no part")
