@@ -38,7 +38,7 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     type=click.Choice(list(PRECISIONS)),
     default="float32",
     show_default=True,
-    help="Of planes: bfloat16 is faster on processors with AMX, and slower on others.",
+    help="Of planes: bfloat16 is for processors with AMX; on others it is slower.",
 )
 @click.option(
     "--export",

@@ -11,8 +11,7 @@ from eg3d_renderer.demo.training.traits import derive, teach, traits
 from eg3d_renderer.networks.mapping import Mapping, normalize_2nd_moment
 
 
-def test_heads_with_the_same_traits_are_the_same() -> None:
-    """Whatever sets two heads apart is told: what is not among the properties follows by steps."""
+def test_traits_are_the_properties_and_then_the_haircut() -> None:
     heads = ProceduralHeads()
     z = er.latents(range(40), 48)
     known = traits(z)
