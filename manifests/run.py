@@ -144,6 +144,11 @@ class RunManifest(Section):
                 raise ValueError(
                     "finetune.resolution: cached latents are of the stylizer's own; leave one out"
                 )
+            if self.finetune.cache_latents and self.finetune.recolour:
+                raise ValueError(
+                    "finetune.recolour: cached latents have the colours that were rendered; "
+                    "leave one out"
+                )
             if self.finetune.losses.view_consistency and self.outputs.depth == "none":
                 raise ValueError(
                     "finetune.losses.view_consistency: takes the depth, but outputs.depth is none"

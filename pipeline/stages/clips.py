@@ -16,7 +16,7 @@ from pipeline.images import resize, to_model
 from pipeline.seeds import derive_seed
 from pipeline.shards.codecs import depth_from_levels
 from pipeline.shards.reader import Column, epoch_order, read_clip, zip_columns
-from pipeline.stages.augment import augment
+from pipeline.stages.augment import Palette, augment, draw_palette
 from stylize import Triplets
 
 REFERENCE = "reference_00"
@@ -34,7 +34,8 @@ class Drawn:
     reference: tuple[str, str, str]  # column, key and name of the style image
     hinted: str
     views: list[int]
-    augmented: np.random.Generator | None  # draws how the style image is changed
+    augmented: np.random.Generator | None = None  # draws how the style image is changed
+    palette: Palette | None = None  # what style image and target are recoloured with
     plain: bool = False  # without the style image
 
 
@@ -99,17 +100,20 @@ class Clips:
         views = [(start + i * stride) % self.rig_views for i in range(self.wanted.views)]
         hinted = key if draw.random() < self.content_share else another()
         if plain:
-            return Drawn(key, style, (style, key, "view_00"), hinted, views, None, plain)
+            return Drawn(key, style, (style, key, "view_00"), hinted, views, plain=True)
         if self.held_out:
             style = self.styles[number % len(self.styles)]
-            return Drawn(key, style, (style, key, REFERENCE), hinted, views, None)
+            return Drawn(key, style, (style, key, REFERENCE), hinted, views)
         if draw.random() < self.wanted.realistic:
             style = "render"
         reference = style, key, REFERENCE
         if style == "render" or style in self.shared:
             lender = another()
             reference = style, lender, f"view_{self._draw_front(draw):02d}"
-        return Drawn(key, style, reference, hinted, views, draw if self.wanted.augment else None)
+        recoloured = self.wanted.recolour > 0 and draw.random() < self.wanted.recolour
+        palette = draw_palette(draw) if recoloured else None
+        augmented = draw if self.wanted.augment else None
+        return Drawn(key, style, reference, hinted, views, augmented, palette)
 
     def _draw_plain(self, draw: np.random.Generator) -> bool:
         if self.held_out:
@@ -129,13 +133,16 @@ class Clips:
         drawn = self.draw(number)
         ends = [0, self.rig_views // 2]
         front, back = self._read("render", drawn.key, ends)
+        style, target = self._read_style(drawn), self._read(drawn.style, drawn.key, drawn.views)
+        if drawn.palette is not None:
+            style, target = drawn.palette.recolour(style), drawn.palette.recolour(target)
         clip = {
             "key": drawn.key,
             "front": front,
             "back": back,
-            "style": self._read_style(drawn),
+            "style": style,
             "hint": self._read_images("render", drawn.hinted, drawn.views),
-            "target": self._read(drawn.style, drawn.key, drawn.views),
+            "target": target,
             "plain": torch.tensor(drawn.plain),
         }
         if self.wanted.losses.view_consistency and not self.held_out:

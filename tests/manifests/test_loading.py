@@ -186,3 +186,10 @@ def test_plain_clips_need_more_than_the_style_to_train(
 ) -> None:
     changes = {"finetune.start": str(tiny_model), "finetune.train": "style", "finetune.plain": 0.1}
     assert complaint(write_manifest(changes)).startswith("finetune.plain: such clips train no part")
+
+
+def test_cached_latents_keep_their_colours(write_manifest: Write, tiny_model: Path) -> None:
+    changes = {"finetune.start": str(tiny_model), "finetune.cache_latents": True}
+    assert complaint(write_manifest(changes | {"finetune.recolour": 0.5})).startswith(
+        "finetune.recolour: cached latents have the colours that were rendered"
+    )

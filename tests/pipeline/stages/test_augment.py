@@ -1,7 +1,10 @@
+import math
+
 import numpy as np
+import pytest
 import torch
 
-from pipeline.stages.augment import augment
+from pipeline.stages.augment import GAMMA, SATURATION, Palette, augment, draw_palette
 
 
 class Fixed:
@@ -56,3 +59,28 @@ def test_the_same_draws_make_the_same_image_within_range() -> None:
         assert torch.equal(first, again)
         assert first.min() >= 0
         assert first.max() <= 1
+
+
+def test_the_colours_that_are_there_are_a_palette() -> None:
+    images = 2 * picture() - 1
+    torch.testing.assert_close(Palette(0.0, 1.0, 1.0).recolour(images), images)
+    round_trip = Palette(2 * math.pi, 1.0, 1.0).recolour(images)
+    torch.testing.assert_close(round_trip, images, atol=1e-5, rtol=0)
+
+
+def test_a_third_of_a_turn_makes_red_green_and_green_blue() -> None:
+    colours = torch.tensor([[1.0, -1, -1], [-1, 1, -1], [-1, -1, 1]])[:, :, None, None]
+    turned = Palette(2 * math.pi / 3, 1.0, 1.0).recolour(colours)
+    torch.testing.assert_close(turned, colours.roll(-1, 0), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_greys_stay_grey_and_black_and_white_as_they_are(seed: int) -> None:
+    palette = draw_palette(np.random.default_rng(seed))
+    assert SATURATION[0] <= palette.saturation <= SATURATION[1]
+    assert GAMMA[0] <= palette.gamma <= GAMMA[1]
+    ramp = torch.linspace(-1, 1, 9).expand(1, 3, 1, 9)
+    shown = palette.recolour(ramp)
+    torch.testing.assert_close(shown, shown[:, :1].expand(-1, 3, -1, -1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(shown[..., [0, -1]], ramp[..., [0, -1]], atol=1e-5, rtol=0)
+    assert (shown.diff() > 0).all()

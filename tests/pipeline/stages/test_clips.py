@@ -110,6 +110,23 @@ def test_only_the_style_image_is_augmented(made_run: RunFolder) -> None:
             assert torch.equal(a[name], b[name])
 
 
+def test_style_image_and_target_get_the_same_other_colours(made_run: RunFolder) -> None:
+    as_they_are, some = open_clips(made_run), open_clips(made_run, recolour=0.5)
+    drawn = [some.draw(number) for number in range(40)]
+    assert 8 < sum(d.palette is not None for d in drawn) < 32
+    for number in range(6):
+        a, b, palette = as_they_are.clip(number), some.clip(number), drawn[number].palette
+        for name in ("front", "back", "hint"):
+            assert torch.equal(a[name], b[name])
+        for name in ("style", "target"):
+            wanted = palette.recolour(a[name]) if palette else a[name]
+            torch.testing.assert_close(b[name], wanted)
+    held_out = open_clips(made_run, held_out=True, recolour=1.0)
+    assert all(held_out.draw(number).palette is None for number in range(10))
+    plain = open_clips(made_run, plain=0.5, recolour=1.0)
+    assert all(d.plain == (d.palette is None) for d in map(plain.draw, range(20)))
+
+
 def fix_instance(folder: RunFolder) -> RunFolder:
     """The same folder under a manifest whose style has one instance for all."""
     styles = {"statue": folder.run.styles["statue"].model_copy(update={"instance": 7})}
