@@ -1,13 +1,11 @@
 """SHA-256 of files and folders; that of a large file is computed once and remembered."""
 
 import hashlib
-import importlib.util
 import os
 from contextlib import suppress
 from pathlib import Path
 
 LARGE = 64 << 20  # bytes
-DEMO_MANIFEST = Path("demo", "weights", "manifest.json")  # in eg3d_renderer; has the files' hashes
 
 
 def digest_path(path: Path) -> str:
@@ -16,15 +14,6 @@ def digest_path(path: Path) -> str:
     for file in sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]:
         digest.update(f"{file.name if path.is_dir() else ''} {digest_file(file)}\n".encode())
     return digest.hexdigest()
-
-
-def digest_demo() -> str | None:
-    """SHA-256 of the demo generator in the package; None where there is none."""
-    spec = importlib.util.find_spec("eg3d_renderer")  # which is not imported
-    for folder in (spec and spec.submodule_search_locations) or ():
-        if (path := Path(folder) / DEMO_MANIFEST).is_file():
-            return digest_path(path)
-    return None
 
 
 def digest_file(path: Path) -> str:

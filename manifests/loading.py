@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import pydantic
 import yaml
 
+from manifests import shipped
 from manifests.run import Generator, RunManifest, Style, name_of
 
 MAX_BYTES = 1 << 20
@@ -97,6 +98,8 @@ def _find_source(section: Sourced, manifest: Path, key: str) -> Sourced:
 
 def _find_model(given: Path, manifest: Path, key: str) -> Path:
     folder = manifest.parent / given
+    if given == Path(shipped.DEMO):
+        folder = shipped.stylizer_folder()
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise ManifestError(

@@ -16,14 +16,14 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field, PlainValidator
 
-from manifests.digests import digest_demo, digest_path
+from manifests import shipped
+from manifests.digests import digest_path
 from manifests.rig import Explicit, Rig
 from manifests.sections import Fraction, Name, Section
 from manifests.stylizer import TRAIN_SPLIT, Finetune, Stylize
 
 MAX_LISTED_SEEDS = 1_000_000
-DEMO = "demo"  # the trained generator in the package, by itself or before ":STYLE"
-NAMED = "procedural", DEMO
+NAMED = "procedural", shipped.DEMO
 
 
 def parse_seeds(text: str) -> Sequence[int]:
@@ -251,8 +251,9 @@ class RunManifest(Section):
         for section in (content["generator"], *content["styles"].values()):
             if (path := Path(section["source"])).is_absolute():
                 section["source"] = digest_path(path)
-            elif name_of(section["source"]) == DEMO:
-                section["weights"] = digest_demo()
+            elif name_of(section["source"]) == shipped.DEMO:
+                weights = shipped.generator_folder() / "manifest.json"  # has the files' hashes
+                section["weights"] = digest_path(weights) if weights.is_file() else None
         if isinstance(self.rig, Explicit) and self.rig.file:
             content["rig"]["file"] = digest_path(self.rig.file)
         if self.finetune and self.finetune.start:

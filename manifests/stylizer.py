@@ -1,4 +1,7 @@
-"""The sections of a run manifest about the stylizer: how it is trained and what it makes."""
+"""The sections of a run manifest about the stylizer: how it is trained and what it makes.
+
+Where a stylizer's folder is named, `demo` is the one in the package.
+"""
 
 from typing import Annotated, Any, Literal
 
@@ -17,6 +20,7 @@ def _check_strides(strides: tuple[int, int]) -> tuple[int, int]:
     return strides
 
 
+Hint = Literal["content", "camera"]
 Strides = Annotated[tuple[int, int], Field(strict=False), AfterValidator(_check_strides)]
 
 
@@ -80,13 +84,13 @@ class Finetune(Section):
     cache_latents: bool = False  # of a stylizer with an autoencoder: encode once, train on that
     validation: Validation | None = None
     checkpoint_every: Annotated[int, Field(ge=1)] = 500  # steps
-    start: FilePath = None  # a stylizer's folder; none: the small preset from random weights
+    start: FilePath = None  # a stylizer's folder, or demo; none: the demo's sizes, weights random
 
 
 class Reference(Section):
     """One style image: a file, or the one that each sample of a style's column carries.
 
-    It may set dials of its own: the same style fainter, or a baseline beside it.
+    It may set dials and a hint of its own: the same style fainter, or a baseline beside it.
     """
 
     image: FilePath = None
@@ -94,6 +98,7 @@ class Reference(Section):
     presence: Fraction | None = None  # none: the section's
     temperature: Annotated[float | None, Field(gt=0, le=100)] = None
     gated: bool | None = None
+    hint: Hint | None = None
 
     @pydantic.model_validator(mode="after")
     def _one_of(self) -> "Reference":
@@ -107,8 +112,8 @@ class Stylize(Section):
 
     split: Name = "test"
     references: Annotated[dict[Name, Reference], Field(min_length=1)]
-    model: FilePath = None  # a stylizer's folder; none: the one that this run fine-tunes
-    hint: Literal["content", "camera"] = "content"
+    model: FilePath = None  # a stylizer's folder, or demo; none: the one that this run fine-tunes
+    hint: Hint = "content"
     sampler: Literal["ddim", "dpm++", "unipc"] = "ddim"
     steps: Annotated[int, Field(ge=1, le=500)] = 50
     eta: Fraction = 0.0  # of ddim: the share of fresh noise in each step
@@ -125,6 +130,10 @@ class Stylize(Section):
         if self.eta and self.sampler != "ddim":
             raise ValueError(f"eta: {self.eta:g} is of ddim alone, but sampler is {self.sampler}")
         return self
+
+    def hint_of(self, reference: str) -> Hint:
+        """What shows structure to one reference: its own hint in the section's place."""
+        return self.references[reference].hint or self.hint
 
     def sampling(self, reference: str) -> dict[str, Any]:
         """How one reference is sampled: the section's settings, its own dials in their place."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from manifests import shipped
 from pipeline.errors import PipelineError
 from pipeline.folders import RunFolder
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 FILE = click.Path(path_type=Path)
 DEFAULTS: dict[str, Any] = {  # of `takes_content`
     "hint": "auto",
-    "generator": "procedural",
+    "model": Path(shipped.DEMO),
+    "generator": shipped.DEMO,
     "views": 32,
     "steps": 50,
     "sampler": "ddim",
@@ -85,7 +87,7 @@ def takes_content(command: Callable) -> Callable:
             help="Every image below the folder, at any depth, is a portrait: FFHQ's layout.",
         ),
         _option("--table", FILE, "CSV or Parquet: content, style, presence, temperature, name."),
-        _option("--model", FILE, "Folder of a stylizer, as a fine-tune writes it."),
+        _option("--model", FILE, "Folder of a stylizer, as a fine-tune writes it, or demo."),
         _option(
             "--hint", click.Choice(["auto", "content", "camera"]),
             "What shows structure: the content's own views, or another identity's.",
@@ -185,9 +187,9 @@ def _build_request(given: dict[str, Any]) -> "BulkRequest":
         raise click.UsageError("give style images (--style), or a table that names them (--table)")
     if given["portraits"] and given["content"] is None:
         raise click.UsageError("--portraits goes with --content")
-    if given["model"] is None:
-        raise click.UsageError("Missing option '--model'.")
     filled = {k: DEFAULTS.get(k) if v is None else v for k, v in given.items()}
+    if filled["model"] == Path(shipped.DEMO):
+        filled["model"] = shipped.stylizer_folder()
 
     def take(*names: str) -> dict[str, Any]:
         return {name: filled[name] for name in names}

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests.stylizer import Reference
-from pipeline.stages.measures import BASELINES, OURS, TRUTH
+from pipeline.stages.measures import BASELINES, ON_HINT, OURS, TRUTH
 
 MEASURES = {  # column of metrics.parquet: title and how to read it
     "psnr": ("PSNR", "dB against the truth, higher is nearer"),
@@ -76,7 +76,7 @@ def average(table: pa.Table, groups: Sequence[tuple[str, dict[str, str]]]) -> Me
     for title, references in groups:
         lines: list[Line] = []
         for reference, label in references.items():
-            for method in [OURS] if lines else [TRUTH, *BASELINES, OURS]:
+            for method in [*([] if lines else [TRUTH, *BASELINES]), ON_HINT, OURS]:
                 if (reference, method) not in whole:
                     continue
                 values = whole[reference, method]
@@ -142,6 +142,8 @@ def _describe(name: str, reference: Reference, several: bool) -> str:
         dials.append(f"presence {reference.presence:g}")
     if reference.temperature is not None:
         dials.append(f"temperature {reference.temperature:g}")
+    if reference.hint is not None:
+        dials.append(f"hint {reference.hint}")
     if reference.gated is not None:
         dials.append("gated" if reference.gated else "no gate")
     label = f"{OURS}, {name}" if several or dials else OURS

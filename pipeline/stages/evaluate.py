@@ -17,7 +17,7 @@ from pipeline.judges import Judges, Pictures
 from pipeline.shards.files import write_whole
 from pipeline.shards.reader import Column, read_clip
 from pipeline.stages.averages import group_references
-from pipeline.stages.measures import OURS, Label, baselines, measure
+from pipeline.stages.measures import ON_HINT, OURS, Label, baselines, measure
 from pipeline.stages.rendered import Rendered
 from pipeline.stages.sets import Sets
 from stylize import metrics
@@ -68,6 +68,8 @@ def _measure_group(
     methods: dict[Label, Pictures] = {(m, None): p for m, p in baselines(subject).items()}
     for name, views in outputs.items():
         images = to_model(views, size)
+        if (on_hint := rendered.on_hint(key, name, size)) is not None:
+            methods[ON_HINT, name] = on_hint
         methods[OURS, name] = Pictures(images, metrics.estimate_foreground(images))
     measured = measure(subject, methods, judges)
     for reference in outputs:

@@ -15,6 +15,7 @@ FACE_YAW = 45.0  # degrees to either side within which there is a face to recogn
 OURS, TRUTH = "diffstyle360", "truth"
 TRUTH_LABEL = (TRUTH, None)
 BASELINES = ("copy_content", "transfer_statistics")
+ON_HINT = "style_on_hint"  # the hint's identity in the style: all right but the content
 
 Label = tuple[str, str | None]  # a method, and the reference whose output it is, if any
 Masked = tuple[torch.Tensor, torch.Tensor]  # images and mask of thumbnails

@@ -64,6 +64,14 @@ def column_source(run: RunManifest, column: str) -> str:
     return style.source
 
 
+def instance_seed(run: RunManifest, column: str, row: dict[str, Any]) -> int:
+    """The seed of a planned identity's instance: the style's own for all, or the identity's."""
+    style = run.styles.get(column.removeprefix("style-"))
+    if style is not None and style.instance is not None:
+        return style.instance
+    return row["instance_seed"]
+
+
 def rig_labels(run: RunManifest, generator: Generator) -> torch.Tensor:
     """The camera labels [V, 25] of the run's rig; what it leaves open is the generator's own."""
     fields = {k: v for k, v in run.rig.model_dump().items() if v is not None}
@@ -152,14 +160,11 @@ def _render_identity(
     row: dict[str, Any],
 ) -> Made | Failure:
     began = time.perf_counter()
-    style = run.styles.get(column.removeprefix("style-"))
-    instance = row["instance_seed"]
-    if style is not None and style.instance is not None:
-        instance = style.instance
+    instance = instance_seed(run, column, row)
     try:
         views = render_seed(run, generator, labels, row["seed"], instance)
         reference = None
-        if style is not None:
+        if column.startswith("style-"):
             front = labels[:1]
             reference = render_seed(run, generator, front, row["reference_seed"], instance)
     except FloatingPointError as error:

@@ -1,18 +1,23 @@
 """The rendered columns of a split as what outputs are measured against."""
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 
+import eg3d_renderer as er
 from pipeline.folders import RunFolder
 from pipeline.images import resize, to_model
 from pipeline.judges import Pictures
 from pipeline.references import open_reference
+from pipeline.shards import codecs
 from pipeline.shards.codecs import depth_from_levels
 from pipeline.shards.reader import Column, read_clip
 from pipeline.stages.measures import Masked, Subject, thumbnails
+from pipeline.stages.render import column_source, instance_seed, render_seed, rig_labels
+from pipeline.stages.stylize import hint_seed
 from stylize import metrics
 
 OTHERS = 4  # identities among which an output has to be recognised, at most
@@ -34,6 +39,7 @@ class Rendered:
         remembered = (OTHERS + 2) * len(self.columns)
         self._thumbnails = lru_cache(remembered)(self._read_thumbnails)
         self._content = lru_cache(1)(self._read)
+        self._load = cache(lambda column: er.load_generator(column_source(folder.run, column)))
 
     @property
     def keys(self) -> list[str]:
@@ -68,6 +74,26 @@ class Rendered:
                 if name not in ("render", column) and key in there
             ]
         return subject
+
+    def on_hint(self, key: str, reference: str, size: int) -> Pictures | None:
+        """The identity of a reference's hint in the style and instance of the truth, where the hint
+        is another identity's and there is a truth."""
+        style = self.style(reference)
+        assert self.folder.run.stylize is not None
+        if style is None or self.folder.run.stylize.hint_of(reference) == "content":
+            return None
+        run, column = self.folder.run, f"style-{style}"
+        generator = self._load(column)
+        labels = rig_labels(run, self._load("render"))
+        made = render_seed(
+            run, generator, labels, hint_seed(run, key), instance_seed(run, column, self._rows[key])
+        )
+        images = to_model(codecs.to_uint8(made["image"]), size)
+        return Pictures(images, resize(made["image_mask"], size))
+
+    @cached_property
+    def _rows(self) -> dict[str, dict[str, Any]]:
+        return {row["key"]: row for row in self.folder.plan.to_pylist()}
 
     def style(self, reference: str) -> str | None:
         """The style whose column a reference's images come from; None for a file."""

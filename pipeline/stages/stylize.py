@@ -51,7 +51,7 @@ class Stylization:
     folder: RunFolder
     settings: Stylize
     stylizer: Stylizer
-    hints: Generator | None  # renders other identities, for the hint `camera`
+    hints: Generator | None  # renders other identities, where a reference has the hint `camera`
 
 
 @dataclass
@@ -93,7 +93,7 @@ def open_stylization(
         raise PipelineError("the run manifest has no stylize section: nothing to stylize")
     stylizer = open_stylizer(folder.stylizer, device, settings.precision, compiled)
     hints = None
-    if settings.hint == "camera":
+    if any(settings.hint_of(reference) == "camera" for reference in settings.references):
         generator = folder.run.generator
         hints = er.load_generator(generator.source, device, generator.precision)
     return Stylization(folder, settings, stylizer, hints)
@@ -127,7 +127,7 @@ def stylize_shard(stylization: Stylization, reference: str, shard: str) -> None:
     def made() -> Iterator[Made | Failure]:
         for first in range(0, len(rows), size):
             subjects = [
-                _read_subject(stylization, content, style_of, row)
+                _read_subject(stylization, reference, content, style_of, row)
                 for row in rows[first : first + size]
             ]
             yield from stylize_subjects(stylizer, subjects, sampling, shared, encode)
@@ -144,7 +144,8 @@ def describe_stylizer(stylizer: Stylizer) -> dict[str, Any]:
 
 def describe_settings(settings: Stylize, reference: str) -> dict[str, Any]:
     """What decides a stylized sample's bytes beside content, style and weights."""
-    return settings.sampling(reference) | {"hint": settings.hint, "precision": settings.precision}
+    others = {"hint": settings.hint_of(reference), "precision": settings.precision}
+    return settings.sampling(reference) | others
 
 
 def identities_at_once(stylizer: Stylizer, views: int) -> int:
@@ -209,6 +210,7 @@ def _stylize_together(
 
 def _read_subject(
     stylization: Stylization,
+    reference: str,
     content: Column,
     style_of: Callable[[str], np.ndarray],
     row: dict[str, Any],
@@ -223,7 +225,8 @@ def _read_subject(
         cameras = content.read(key, ["json"])["json"]["views"]
         style = style_of(key)
         hint = views
-        if stylization.hints is not None:
+        if stylization.settings.hint_of(reference) == "camera":
+            assert stylization.hints is not None
             hint = render_hint(run, stylization.hints, key, stylization.stylizer)
     except ShardError as error:
         return Failure(row, "content_unreadable", str(error))
@@ -232,12 +235,17 @@ def _read_subject(
     return Subject(row, views[0], views[len(views) // 2], hint, style, cameras)
 
 
+def hint_seed(run: RunManifest, key: str) -> int:
+    """Of the identity that the hint `camera` shows for another one."""
+    return derive_seed(run.seed, "hint", key)
+
+
 def render_hint(
     run: RunManifest, generator: Generator, key: str, stylizer: Stylizer
 ) -> torch.Tensor:
-    """Another identity at the same cameras, [V, 3, S, S]; `key` and the run's seed say which."""
+    """Another identity at the same cameras, [V, 3, S, S]; see `hint_seed`."""
     labels = rig_labels(run, generator).to(stylizer.device)
-    seed = derive_seed(run.seed, "hint", key)
+    seed = hint_seed(run, key)
     views = render_seed(run, generator, labels, seed, seed)
     return to_model(codecs.to_uint8(views["image"].cpu()), stylizer.model.config.image_size)
 

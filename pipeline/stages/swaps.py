@@ -147,12 +147,13 @@ def open_rendering(run: RunManifest, stylizer: Stylizer, views: int) -> tuple[Re
 
 
 def open_painting(run: RunManifest, settings: Stylize, stylizer: Stylizer, render: Render) -> Paint:
-    sampling = Sampling(**settings.sampling(next(iter(settings.references))))
+    first = next(iter(settings.references))
+    sampling, kind = Sampling(**settings.sampling(first)), settings.hint_of(first)
     device, hinted = stylizer.device, derive_seed(run.seed, "swap", "hint")
 
     def paint(content: int, image: torch.Tensor) -> torch.Tensor:
         views = render(CONTENT, content, content).images
-        hint = views if settings.hint == "content" else render(CONTENT, hinted, hinted).images
+        hint = views if kind == "content" else render(CONTENT, hinted, hinted).images
         painted = stylize_views(
             stylizer.model,
             front=views[:1].to(device),

@@ -107,7 +107,10 @@ def _start(model: DiffStyle360, settings: FinetuneSettings, folder: Path) -> tup
     for parameter in trained.values():
         parameter.requires_grad_(True)
     optimizer = torch.optim.AdamW(
-        parameter_groups(trained, settings), betas=BETAS, weight_decay=settings.weight_decay
+        parameter_groups(trained, settings),
+        betas=BETAS,
+        weight_decay=settings.weight_decay,
+        fused=True,
     )
     average = {name: parameter.detach().clone() for name, parameter in trained.items()}
     progress = Progress(trained, average, optimizer)

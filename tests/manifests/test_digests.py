@@ -47,17 +47,3 @@ def test_a_folder_counts_names_and_contents(tmp_path: Path) -> None:
     first = digests.digest_path(tmp_path / "a")
     (tmp_path / "a" / "x").rename(tmp_path / "a" / "y")
     assert digests.digest_path(tmp_path / "a") != first
-
-
-def test_the_demo_generator_counts_by_its_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = []
-    for content in ("{}", "[]"):
-        (tmp_path / "manifest.json").write_text(content)
-        monkeypatch.setattr(digests, "DEMO_MANIFEST", tmp_path / "manifest.json")
-        found.append(digests.digest_demo())
-        assert found[-1] == digests.digest_path(tmp_path / "manifest.json")
-    assert found[0] != found[1]
-    monkeypatch.setattr(digests, "DEMO_MANIFEST", tmp_path / "nowhere.json")
-    assert digests.digest_demo() is None

@@ -193,3 +193,16 @@ def test_cached_latents_keep_their_colours(write_manifest: Write, tiny_model: Pa
     assert complaint(write_manifest(changes | {"finetune.recolour": 0.5})).startswith(
         "finetune.recolour: cached latents have the colours that were rendered"
     )
+
+
+@pytest.mark.parametrize("key", ["finetune.start", "stylize.model"])
+def test_demo_is_the_stylizer_in_the_package(
+    key: str, write_manifest: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_text("{}")
+    monkeypatch.setattr("manifests.shipped.stylizer_folder", lambda: tmp_path)
+    run = load_run(write_manifest({key: "demo"}))
+    assert run.finetune is not None
+    assert run.stylize is not None
+    assert (run.finetune.start if key == "finetune.start" else run.stylize.model) == tmp_path

@@ -45,12 +45,13 @@ def test_digest_names_the_data_and_not_the_file(tmp_path: Path, write_manifest: 
     "changes", [{"generator.source": "demo"}, {"styles.statue.source": "demo:statue"}]
 )
 def test_other_demo_weights_are_another_run(
-    changes: dict[str, str], write_manifest: Write, monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, str], write_manifest: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     plain, demo = load_run(write_manifest()), load_run(write_manifest(changes))
     before = plain.digest(), demo.digest()
     assert before[0] != before[1] == demo.digest()
-    monkeypatch.setattr("manifests.run.digest_demo", lambda: "other weights")
+    (tmp_path / "manifest.json").write_text("other weights")
+    monkeypatch.setattr("manifests.shipped.generator_folder", lambda: tmp_path)
     assert plain.digest() == before[0]
     assert demo.digest() != before[1]
 

@@ -204,7 +204,6 @@ def test_options_that_do_not_go_together_are_one_line(
         ((), "Missing argument 'MANIFEST', or option '--content' or '--table'."),
         (("--content", "x"), "give style images (--style), or a table that names them (--table)"),
         (("--content", "x", "--style", "y", "--table", "z"), "give style images (--style), or a t"),
-        (("--content", "x", "--style", "y"), "Missing option '--model'."),
         (
             ("--content", "x", "--style", "y", "--model", "z", "--reference", "a"),
             "--reference goes",

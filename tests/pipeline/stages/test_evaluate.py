@@ -13,6 +13,8 @@ from manifests.stylizer import Reference
 from pipeline.errors import PipelineError
 from pipeline.folders import RunFolder
 from pipeline.judges import Judges
+from pipeline.seeds import derive_seed
+from pipeline.stages.averages import average, label_references
 from pipeline.stages.evaluate import evaluate_run
 from pipeline.stages.stylize import open_stylization, stylize_shard
 from tests.pipeline.conftest import make_columns
@@ -124,6 +126,41 @@ def test_baselines_stand_beside_every_reference(copied_run: RunFolder) -> None:
     for name in references:
         own = [row | {"reference": "statue"} for row in rows if row["reference"] == name]
         assert own == before
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_the_hints_identity_in_the_style_stands_beside_camera_hints(
+    same: bool, open_variant: Open, tiny_model: Path
+) -> None:
+    """It is the truth itself where content happens to be that identity."""
+    hinted = derive_seed(7, "hint", "test-00000000")
+    folder = open_variant(
+        {
+            "seed": 7,
+            "finetune": None,
+            "identities": {"test": str(hinted) if same else 1},
+            "stylize.model": str(tiny_model),
+            "stylize.references.other": {"style": "statue", "hint": "camera"},
+        }
+    )
+    make_columns(folder)
+    stylization = open_stylization(folder, torch.device("cpu"))
+    for name in ("statue", "other"):
+        stylize_shard(stylization, name, "test-00000")
+    evaluate_run(folder)
+    rows = [row for row in read_rows(folder) if row["method"] == "style_on_hint"]
+    assert {row["reference"] for row in rows} == {"other"}
+    views = [row["psnr"] for row in rows if row["view"] is not None]
+    assert views == [None] * VIEWS if same else all(5 < psnr < 40 for psnr in views)
+    lines = dict(
+        average(
+            pq.read_table(folder.metrics_path), label_references(folder.run.stylize.references)
+        ).groups
+    )["statue"]
+    assert [line.label for line in lines][-2:] == [
+        "style_on_hint",
+        "diffstyle360, other (hint camera)",
+    ]
 
 
 def test_judges_add_their_measures(copied_run: RunFolder) -> None:
