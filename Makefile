@@ -6,13 +6,17 @@ BIN := .venv/bin
 # For hours on a CPU: threads that wait leave their core to others, and freed memory is kept.
 PATIENT := OMP_WAIT_POLICY=passive \
 	GLIBC_TUNABLES=glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=20000000000
+QUIETLY := --cores all --quiet rules host --config
+LEARNED := manifests/runs/demo-weights.yaml
+MEASURED := manifests/runs/demo-figures.yaml
+PROCESSES ?= 2  # that train the stylizer: a GPU each, or a core each
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .PHONY: demo test check setup clean demo-weights
 
 demo: setup  ## run the embedded default: heads, styles, shards, stylizer, report
-	@$(BIN)/snakemake --cores all --quiet rules host --config manifest=$(MANIFEST) out=$(OUT)
+	@$(BIN)/snakemake $(QUIETLY) manifest=$(MANIFEST) out=$(OUT)
 	@$(BIN)/python -c 'import sys; from pipeline.folders import open_run; \
 	  print("report:", open_run(*sys.argv[1:]).report_path)' $(MANIFEST) $(OUT)
 
@@ -37,8 +41,13 @@ setup: .venv/installed  ## the environment in .venv
 	$(BIN)/pip install --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-demo-weights: setup  ## train the demo generator anew: hours; goes on where it was stopped
+demo-weights: setup  ## train generator and stylizer anew: hours; goes on where it was stopped
 	$(PATIENT) $(BIN)/python -m eg3d_renderer.demo.training $(OUT)/demo-weights --export eg3d_renderer/demo/weights
+	$(BIN)/snakemake finetune --until render $(QUIETLY) manifest=$(LEARNED) out=$(OUT)
+	$(BIN)/torchrun --nproc-per-node $(PROCESSES) -m pipeline.demo train $(LEARNED) $(OUT) stylize/demo
+	$(BIN)/snakemake $(QUIETLY) manifest=$(MEASURED) out=$(OUT)
+	$(BIN)/diffstyle360 swaps $(MEASURED) --out $(OUT)
+	$(BIN)/python -m pipeline.demo card $(LEARNED) $(MEASURED) $(OUT) stylize/demo
 
 clean:  ## remove the environment and caches; runs are kept
 	rm -rf .venv .snakemake .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info

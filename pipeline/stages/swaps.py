@@ -169,10 +169,14 @@ def open_painting(run: RunManifest, settings: Stylize, stylizer: Stylizer, rende
 
 
 def summarize(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """The mean of each measure over the cases that have it; of `leak`, the median."""
+    """The mean of each measure over the cases that have it; of `leak`, the median.
+
+    `rows` are those of `measure_swaps`, or of its file, where null is what has no value.
+    """
     means = {}
     for name in MEASURES:
-        values = torch.tensor([row[name] for row in rows], dtype=torch.float64)
+        given = (row[name] for row in rows)
+        values = torch.tensor([math.nan if v is None else v for v in given], dtype=torch.float64)
         means[name] = float(values.nanmedian() if name == "leak" else values.nanmean())
     return means
 

@@ -8,27 +8,28 @@ from stylize.config import StylizerError, demo
 
 
 def test_decode_inverts_encode_exactly():
-    images = torch.rand(3, 3, 64, 64) * 2 - 1
+    images = torch.rand(3, 3, 128, 128) * 2 - 1
     latents = encode(images, demo())
-    assert latents.shape == (3, 192, 8, 8)
+    assert latents.shape == (3, 48, 32, 32)
     assert torch.equal(decode(latents, demo()), images)
 
 
 def test_a_latent_pixel_is_one_block():
-    images = torch.zeros(1, 3, 64, 64)
-    images[..., 8:16, 16:24] = 1
+    images = torch.zeros(1, 3, 128, 128)
+    images[..., 8:12, 16:20] = 1
     latents = encode(images, demo())
-    assert (latents[0, :, 1, 2] == 0.25).all()
-    assert latents.sum() == 192 * 0.25
+    assert (latents[0, :, 2, 4] == 0.25).all()
+    assert latents.sum() == 48 * 0.25
 
 
 def test_other_sizes_are_refused():
-    with pytest.raises(StylizerError, match="64"):
+    with pytest.raises(StylizerError, match="128"):
         encode(torch.zeros(1, 3, 32, 32), demo())
 
 
 def test_the_autoencoder_encodes_means_in_slices(monkeypatch):
-    config = dataclasses.replace(demo(), vae_channels=(8, 8, 8, 8), latent_scale=0.5)
+    small = {"image_size": 64, "vae_channels": (8, 8, 8)}
+    config = dataclasses.replace(demo(), **small, latent_scale=0.5)
     torch.manual_seed(0)
     vae = build_vae(config).eval()
     images = torch.rand(3, 3, 64, 64) * 2 - 1
@@ -40,5 +41,5 @@ def test_the_autoencoder_encodes_means_in_slices(monkeypatch):
         torch.testing.assert_close(encode(images, config, vae), latents)
         decoded = decode(latents, config, vae)
         torch.testing.assert_close(decoded, vae.decode(mean).sample)
-    assert latents.shape == (3, 4, 8, 8)
+    assert latents.shape == (3, 4, 16, 16)
     assert decoded.shape == images.shape

@@ -27,7 +27,7 @@ def test_json_round_trip(preset):
         ({"vae_channels": (32, 32)}, "vae_channels"),
         ({"vae_channels": (32, 32, 32, 30)}, "vae_channels"),
         ({"prompt_tokens": 0}, "prompt_tokens"),
-        ({"positions": 4}, "positions"),
+        ({"positions": 3}, "positions"),
         ({"style_encoder": "full"}, "style_encoder"),
         ({"style_encoder": "lora"}, "lora_rank"),
         ({"lora_rank": 4}, "lora_rank"),

@@ -1,0 +1,1 @@
+"""How the stylizer in the package is made; `python -m pipeline.demo --help`."""

@@ -1,0 +1,68 @@
+"""Training the stylizer that ships, phase by phase.
+
+Each starts from what the one before it made:
+
+    base     64 px, without style: from front, back and hint to the view, as DiffPortrait360
+    styles   64 px, in style: four times as many views in the same time
+    whole    the manifest's own fine-tune, at 128 px
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from manifests.stylizer import Finetune, Hints
+from pipeline.folders import RunFolder
+from pipeline.stages.finetune import finetune_run
+
+SMALL = {"resolution": 64, "learning_rate": 8e-4, "inherited_rate": 8e-4}
+PHASES: dict[str, dict[str, Any]] = {  # what a phase changes of the manifest's fine-tune
+    "base": SMALL
+    | {
+        "steps": 800,
+        "batch": 6,
+        "plain": 1.0,
+        "recolour": 0.0,
+        "hints": Hints(content=0.2, camera=0.8),
+        "validation": None,
+    },
+    "styles": SMALL | {"steps": 2600, "batch": 6},
+    "whole": {},
+}
+
+
+def train_phases(folder: RunFolder) -> Path:
+    """Train what is not trained yet and return the folder of the last phase's stylizer.
+
+    `folder` is a run whose columns are there; each phase has a folder of its own in it. All
+    processes of accelerate's launcher take part.
+    """
+    processes, start = PartialState(cpu=not torch.cuda.is_available()), None
+    for phase in PHASES:
+        with processes.main_process_first():
+            made = open_phase(folder, phase, start)
+        start = made.path / "stylizer"
+        if not start.exists():
+            finetune_run(made)
+        processes.wait_for_everyone()  # the first one writes the stylizer
+    assert start is not None
+    return start
+
+
+def open_phase(folder: RunFolder, phase: str, start: Path | None) -> RunFolder:
+    """The run of one phase, in a folder with links to the columns."""
+    run = folder.run.model_copy(update={"finetune": settings(folder, phase, start)})
+    made = RunFolder(run, folder.path / phase)
+    made.path.mkdir(exist_ok=True)
+    for column in run.columns:
+        link = made.column(column)
+        if not link.is_symlink():
+            link.symlink_to(folder.column(column).resolve())
+    return made
+
+
+def settings(folder: RunFolder, phase: str, start: Path | None = None) -> Finetune:
+    assert folder.run.finetune is not None
+    return folder.run.finetune.model_copy(update=PHASES[phase] | {"start": start})

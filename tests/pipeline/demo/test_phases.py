@@ -1,0 +1,99 @@
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from manifests.stylizer import Hints
+from pipeline.demo import card, phases
+from pipeline.folders import RunFolder
+from stylize import DiffStyle360, StylizerConfig
+from tests.pipeline.conftest import make_columns
+
+STEPS = {"base": 2, "styles": 3, "whole": 4}
+
+
+@pytest.fixture
+def trained(
+    open_variant: Callable[..., RunFolder], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> RunFolder:
+    """A tiny run through all phases, the first two at 16 px."""
+    config = StylizerConfig.from_json((tiny_model / "config.json").read_text())
+    monkeypatch.setattr("stylize.demo", lambda: config)
+    monkeypatch.setattr(card, "AVERAGED", 2)
+    small = {
+        phase: phases.PHASES[phase] | {"steps": STEPS[phase], "resolution": 16}
+        for phase in ("base", "styles")
+    }
+    monkeypatch.setattr(phases, "PHASES", small | {"whole": {}})
+    monkeypatch.setattr(card, "PHASES", phases.PHASES)
+    finetune = {"steps": STEPS["whole"], "batch": 2, "views": 2, "styles": ["statue"]}
+    folder = open_variant({"finetune": finetune, "stylize.model": str(tiny_model)})
+    make_columns(folder)
+    phases.train_phases(folder)
+    return folder
+
+
+def test_each_phase_starts_from_what_the_one_before_it_made(trained: RunFolder) -> None:
+    state = {
+        phase: DiffStyle360.from_pretrained(trained.path / phase / "stylizer").state_dict()
+        for phase in STEPS
+    }
+    for name, tensor in state["base"].items():  # its style begins where the reference net is
+        if name.startswith("style_encoder."):
+            reference = name.replace("style_encoder.", "reference_net.", 1)
+            assert torch.equal(tensor, state["base"][reference])
+    for phase, before in (("styles", "base"), ("whole", "styles")):
+        start = phases.settings(trained, phase, trained.path / before / "stylizer").start
+        assert start == trained.path / before / "stylizer"
+        assert any(not torch.equal(state[phase][n], state[before][n]) for n in state[phase])
+    config = DiffStyle360.from_pretrained(trained.path / "whole" / "stylizer").config
+    assert config.image_size == 32
+
+
+def test_what_is_trained_is_not_trained_again(trained: RunFolder) -> None:
+    weights = trained.path / "whole" / "stylizer" / "model.safetensors"
+    before = weights.stat()
+    assert phases.train_phases(trained) == weights.parent
+    assert weights.stat() == before
+
+
+def test_phases_use_the_manifests_shares_but_for_the_base(trained: RunFolder) -> None:
+    base, whole = (phases.settings(trained, phase) for phase in ("base", "whole"))
+    assert base.plain == 1
+    assert base.hints == Hints(content=0.2, camera=0.8)
+    assert whole == trained.run.finetune
+
+
+def test_the_card_tells_data_course_and_figures(
+    trained: RunFolder, made_run: RunFolder, tmp_path: Path
+) -> None:
+    export = tmp_path / "export"
+    model = DiffStyle360.from_pretrained(trained.path / "whole" / "stylizer", torch.float16)
+    model.save_pretrained(export)
+    swapped = {"cases": [dict.fromkeys(("style_follows", "instance_follows"), None)]}
+    swapped["cases"][0] |= {"instance_follows": 0.75, "identity_follows": 1.0, "leak": 0.125}
+    made_run.swaps_path.write_text(json.dumps(swapped))
+    try:
+        card.write_card(trained, made_run, export)
+    finally:
+        made_run.swaps_path.unlink()
+    rows = list(csv.DictReader(io.StringIO((export / card.CURVES).read_text())))
+    assert [(row["phase"], int(row["steps"])) for row in rows] == [
+        ("base", 2), ("styles", 2), ("styles", 3), ("whole", 2), ("whole", 4),
+    ]  # fmt: skip
+    text = (export / card.CARD).read_text()
+    for told in (
+        "base: 2 steps of 2 x 2 views of 16 px",
+        "whole: 4 steps of 2 x 2 views of 32 px",
+        "3 heads of the demo generator from 4 sides, plain and in 1 styles",
+        "| **statue: diffstyle360** |",
+        "of another instance of the style in 75%",
+        "moves it 0.125 times",
+        f"]({card.SHEET})",
+    ):
+        assert told in " ".join(text.split()), told
+    assert (export / card.SHEET).is_file()
