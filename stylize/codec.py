@@ -1,7 +1,7 @@
 """Images to latents and back: pixel blocks, or the autoencoder of Stable Diffusion.
 
 Blocks need no weights and lose nothing: each `factor` x `factor` square of pixels becomes one
-latent pixel of 3 * factor^2 channels. The autoencoder (AutoencoderKL) has four channels; a latent
+latent pixel of 3 * factor^2 channels, its colours `chroma` times as far from grey. The autoencoder (AutoencoderKL) has four channels; a latent
 is the mean of its posterior, so encoding draws nothing.
 """
 
@@ -46,7 +46,7 @@ def encode(
     """[N, 3, H, W] in [-1, 1] -> [N, C, H/f, W/f] times the latent scale, in slices of a batch."""
     check_images(images, config)
     if vae is None:
-        latents = F.pixel_unshuffle(images, config.latent_factor)
+        latents = F.pixel_unshuffle(_saturate(images, config.chroma), config.latent_factor)
     else:
         slices = images.to(vae.dtype).split(_images_at_once(config))
         latents = torch.cat([vae.encode(part).latent_dist.mode() for part in slices])
@@ -59,9 +59,16 @@ def decode(
     """Inverse of `encode`: [N, C, h, w] -> [N, 3, h f, w f], not clamped."""
     latents = latents / config.latent_scale
     if vae is None:
-        return F.pixel_shuffle(latents, config.latent_factor)
+        return _saturate(F.pixel_shuffle(latents, config.latent_factor), 1 / config.chroma)
     slices = latents.to(vae.dtype).split(_images_at_once(config))
     return torch.cat([vae.decode(part, return_dict=False)[0] for part in slices])
+
+
+def _saturate(images: torch.Tensor, times: float) -> torch.Tensor:
+    """Images [N, 3, H, W] with all colours `times` as far from the grey of the same mean."""
+    if times == 1:
+        return images
+    return torch.lerp(images.mean(1, keepdim=True), images, times)
 
 
 def _images_at_once(config: StylizerConfig) -> int:

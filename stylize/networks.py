@@ -103,8 +103,15 @@ def build_denoiser(unet: UNet2DConditionModel, config: StylizerConfig) -> UNetMo
 
 
 def build_reference_net(config: StylizerConfig) -> UNet2DConditionModel:
-    """A UNet that is only read from: it has no output head."""
+    """A UNet that is only read from: it has no output head.
+
+    Of pixel blocks it sees no noise, but latents fainter than that: its first weights begin as much
+    stronger, or the hues of what it reads would drown.
+    """
     net = build_unet(config)
+    if not config.vae_channels:
+        with torch.no_grad():
+            net.conv_in.weight /= config.latent_scale
     net.conv_norm_out = None
     net.conv_out = nn.Identity()
     for name, attn in attentions(net).items():
