@@ -29,7 +29,7 @@ PHASES: dict[str, dict[str, Any]] = {  # what a phase changes of the manifest's 
         "recolour": 0.0,
         "validation": None,
     },
-    "styles": SMALL | {"steps": 1500, "batch": 6},
+    "styles": SMALL | {"steps": 1600, "batch": 6},
     "whole": {},
 }
 
@@ -47,8 +47,8 @@ def train_phases(folder: RunFolder) -> Path:
         start = made.path / "stylizer"
         if not start.exists():
             finetune_run(made)
-            if phase == "base" and processes.is_main_process:
-                open_gates(start)
+        if phase == "base" and processes.is_main_process:
+            open_gates(start)
         processes.wait_for_everyone()  # the first one writes the stylizer
     assert start is not None
     return start
