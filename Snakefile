@@ -33,8 +33,9 @@ SHARD = f"{FOLDER}/{{column}}/{{shard}}"
 
 
 def shards(columns, split=None):
-    """The commit markers of all shards of some columns."""
-    return expand(f"{SHARD}.parquet", column=columns, shard=RUN.shard_names(split))
+    """The commit markers of all shards of some columns; of none, whatever the split, there are none."""
+    names = RUN.shard_names(split) if columns else []
+    return expand(f"{SHARD}.parquet", column=columns, shard=names)
 
 
 def finetune_inputs():

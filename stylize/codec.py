@@ -1,8 +1,9 @@
 """Images to latents and back: pixel blocks, or the autoencoder of Stable Diffusion.
 
-Blocks need no weights and lose nothing: each `factor` x `factor` square of pixels becomes one
-latent pixel of 3 * factor^2 channels, its colours `chroma` times as far from grey. The autoencoder (AutoencoderKL) has four channels; a latent
-is the mean of its posterior, so encoding draws nothing.
+Blocks need no weights and lose nothing but rounding: each `factor` x `factor` square of pixels
+becomes one latent pixel of 3 * factor^2 channels, its colours `chroma` times as far from grey. The
+autoencoder (AutoencoderKL) has four channels; a latent is the mean of its posterior, so encoding
+draws nothing.
 """
 
 import torch

@@ -169,11 +169,11 @@ def demo() -> StylizerConfig:
     """The small preset: 128 px images as 4x4 pixel blocks, 12 million parameters.
 
     What made it learn fastest on a CPU: predicting the clean latents as a departure from the hint;
-    attention at 16x16 alone, where all the views of a window are still cheap; colours three times as
-    far from grey, because pictures of heads on white differ thirteen times as much in brightness as
-    in hue, which a network then learns last; and faint latents (0.08), because at full strength the
-    mean colour of a whole head shows through the noise at most timesteps, so that the network reads
-    the palette there instead of from the style image.
+    attention at 16x16 alone, where all the views of a window are still cheap; colours three times
+    as far from grey, because pictures of heads on white differ thirteen times as much in brightness
+    as in hue, which a network then learns last; and faint latents (0.08), because at full strength
+    the mean colour of a whole head shows through the noise at most timesteps, so that the network
+    reads the palette there instead of from the style image.
     """
     return StylizerConfig(
         image_size=128,

@@ -141,6 +141,17 @@ def test_cached_latents_come_before_training(
     assert shown.stdout.count("rule encode:") == 2 * 2  # shards of train, columns
 
 
+def test_a_run_that_trains_nothing_needs_no_train_split(
+    write_manifest: Callable[..., Path], tmp_path: Path, tiny_model: Path
+) -> None:
+    changes = {"finetune": None, "identities": {"test": 1}, "stylize.model": str(tiny_model)}
+    shown = subprocess.run(
+        snakemake(write_manifest(changes), tmp_path, "-n"), cwd=ROOT, capture_output=True, text=True
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert "rule verify:" in shown.stdout
+
+
 def test_a_wrong_manifest_is_one_line(write_manifest: Callable[..., Path], tmp_path: Path) -> None:
     manifest = write_manifest({"sed": 1})
     done = subprocess.run(

@@ -1,5 +1,6 @@
 """The command line as a user meets it: exit codes, and one line where it says no."""
 
+import json
 import resource
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
+from manifests.digests import digest_file
+from manifests.shipped import stylizer_folder
 from pipeline.cli import cli, main
 from pipeline.folders import RunFolder, open_run
 from pipeline.shards.writer import ShardWriter
@@ -179,6 +182,17 @@ def test_images_are_stylized_without_a_manifest(
     assert told.endswith("holds another stylization: its seed differs; choose another folder")
     told = refusal(run(*asked, "--shard", "train-00009"))
     assert told.startswith("no shard 'train-00009' in this request; train-00000 to train-00001")
+
+
+def test_without_a_model_it_is_the_one_in_the_package(
+    run: Run, views: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    asked = ("--content", views, "--style", tmp_path / "ink.png", "--views", 4, "--steps", 1)
+    done = run("stylize", *asked, "--out", out)
+    assert done.returncode == 0, done.stderr
+    weights = json.loads((out / "stylize.json").read_text())["model"]["sha256"]
+    assert weights == digest_file(stylizer_folder() / "model.safetensors")
 
 
 @pytest.mark.parametrize(("allowed", "code"), [(0.3, 1), (0.34, 0)])
