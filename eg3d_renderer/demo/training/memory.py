@@ -47,6 +47,8 @@ def remember(heads: Dataset, plan: Plan, done: int, workers: int) -> Iterator[li
         collate_fn=list,
         drop_last=True,
         worker_init_fn=_step_back,
+        # a fork of a process that has threads may wait for a lock that none of its own will free
+        multiprocessing_context="forkserver" if workers else None,
     )
     memory: deque[Look] = deque(maxlen=plan.memory)
     for step, fresh in enumerate(loader, start=first):
