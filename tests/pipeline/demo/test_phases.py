@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from manifests.stylizer import Hints
 from pipeline.demo import card, phases
 from pipeline.folders import RunFolder
 from stylize import DiffStyle360, StylizerConfig
@@ -64,7 +63,8 @@ def test_what_is_trained_is_not_trained_again(trained: RunFolder) -> None:
 def test_phases_use_the_manifests_shares_but_for_the_base(trained: RunFolder) -> None:
     base, whole = (phases.settings(trained, phase) for phase in ("base", "whole"))
     assert base.plain == 1
-    assert base.hints == Hints(content=0.2, camera=0.8)
+    assert base.recolour == 0
+    assert base.hints == whole.hints
     assert whole == trained.run.finetune
 
 
@@ -75,7 +75,7 @@ def test_the_card_tells_data_course_and_figures(
     model = DiffStyle360.from_pretrained(trained.path / "whole" / "stylizer", torch.float16)
     model.save_pretrained(export)
     swapped = {"cases": [dict.fromkeys(("style_follows", "instance_follows"), None)]}
-    swapped["cases"][0] |= {"instance_follows": 0.75, "identity_follows": 1.0, "leak": 0.125}
+    swapped["cases"][0] |= {"instance_follows": 0.75, "identity_follows": 1.0, "leak": 0.25}
     made_run.swaps_path.write_text(json.dumps(swapped))
     try:
         card.write_card(trained, made_run, export)
@@ -87,12 +87,12 @@ def test_the_card_tells_data_course_and_figures(
     ]  # fmt: skip
     text = (export / card.CARD).read_text()
     for told in (
-        "base: 2 steps of 2 x 2 views of 16 px",
+        "base: 2 steps of 6 x 2 views of 16 px",
         "whole: 4 steps of 2 x 2 views of 32 px",
         "3 heads of the demo generator from 4 sides, plain and in 1 styles",
         "| **statue: diffstyle360** |",
         "of another instance of the style in 75%",
-        "moves it 0.125 times",
+        "moves it 0.25 times",
         f"]({card.SHEET})",
     ):
         assert told in " ".join(text.split()), told
