@@ -40,11 +40,11 @@ CONFIG = StylizerConfig(
     train_timesteps=100,
 )
 SETTINGS = FinetuneSettings(
-    steps=150,
+    steps=100,
     batch=16,
     learning_rate=3e-3,
     inherited_rate=3e-3,
-    checkpoint_every=150,
+    checkpoint_every=100,
     drop_style=0.0,
 )
 CASES = 8
