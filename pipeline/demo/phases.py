@@ -55,7 +55,7 @@ def train_phases(folder: RunFolder) -> Path:
 
 
 def open_gates(folder: Path) -> None:
-    """Let a stylizer begin with its style in full view, where the method begins with a thirtieth of
+    """Let a stylizer begin with its style in full view, where the method begins with a twentieth of
     the attention: a small one that learns all at once would first learn to do without."""
     model = DiffStyle360.from_pretrained(folder)
     for name, parameter in model.named_parameters():
