@@ -52,7 +52,7 @@ def card(manifest: Path, figures: Path, out: Path, export: Path) -> None:
     run of FIGURES with its swaps, both below OUT."""
     try:
         write_card(open_run(manifest, out), open_run(figures, out), export)
-    except (ManifestError, PipelineError, ShardError, StylizerError) as error:
+    except (ManifestError, PipelineError, ShardError, StylizerError, OSError) as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"wrote {export}")
 
