@@ -12,6 +12,7 @@ import yaml
 
 from manifests import shipped
 from manifests.run import Generator, RunManifest, Style, name_of
+from manifests.stylizer import MODEL_FILES
 
 MAX_BYTES = 1 << 20
 
@@ -100,7 +101,7 @@ def _find_model(given: Path, manifest: Path, key: str) -> Path:
     folder = manifest.parent / given
     if given == Path(shipped.DEMO):
         folder = shipped.stylizer_folder()
-    for name in ("config.json", "model.safetensors"):
+    for name in MODEL_FILES:
         if not (folder / name).is_file():
             raise ManifestError(
                 f"{manifest}: {key}: no {name} in {folder}; give a folder that a fine-tune wrote"

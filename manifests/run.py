@@ -20,7 +20,7 @@ from manifests import shipped
 from manifests.digests import digest_path
 from manifests.rig import Explicit, Rig
 from manifests.sections import Fraction, Name, Section
-from manifests.stylizer import TRAIN_SPLIT, Finetune, Stylize
+from manifests.stylizer import MODEL_FILES, TRAIN_SPLIT, Finetune, Stylize
 
 MAX_LISTED_SEEDS = 1_000_000
 NAMED = "procedural", shipped.DEMO
@@ -257,9 +257,9 @@ class RunManifest(Section):
         if isinstance(self.rig, Explicit) and self.rig.file:
             content["rig"]["file"] = digest_path(self.rig.file)
         if self.finetune and self.finetune.start:
-            content["finetune"]["start"] = digest_path(self.finetune.start)
+            content["finetune"]["start"] = _digest_stylizer(self.finetune.start)
         if self.stylize and self.stylize.model:
-            content["stylize"]["model"] = digest_path(self.stylize.model)
+            content["stylize"]["model"] = _digest_stylizer(self.stylize.model)
         for name, reference in self.stylize.references.items() if self.stylize else ():
             if reference.image:
                 content["stylize"]["references"][name]["image"] = digest_path(reference.image)
@@ -275,6 +275,11 @@ def name_of(source: str) -> str | None:
     """The name in a generator's source; None where it is a path."""
     name = source.partition(":")[0]
     return name if name in NAMED else None
+
+
+def _digest_stylizer(folder: Path) -> list[str]:
+    """Of what a stylizer is loaded from; a card or curves beside it do not count."""
+    return [digest_path(folder / name) for name in MODEL_FILES]
 
 
 def _must_be_one_of(name: str, known: Collection[str], key: str, section: str) -> None:

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 
 from manifests.sections import FilePath, Fraction, Name, Section
 
+MODEL_FILES = "config.json", "model.safetensors"  # of a stylizer's folder
 TRAIN_SPLIT = "train"  # the one that a fine-tune learns from
 
 

@@ -120,3 +120,17 @@ def test_lists_of_seeds() -> None:
         parse_seeds("3,1-4")
     with pytest.raises(ValueError, match="lists more than"):
         parse_seeds("0-2000000,3000000")
+
+
+@pytest.mark.parametrize("key", ["finetune.start", "stylize.model"])
+def test_a_stylizer_counts_by_what_is_loaded_of_it(
+    key: str, tmp_path: Path, write_manifest: Write
+) -> None:
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_text("{}")
+    run = load_run(write_manifest({key: "."}))
+    before = run.digest()
+    (tmp_path / "README.md").write_text("a card")
+    assert run.digest() == before
+    (tmp_path / "model.safetensors").write_text("other weights")
+    assert run.digest() != before
