@@ -144,10 +144,16 @@ class RunManifest(Section):
                 raise ValueError(
                     "finetune.resolution: cached latents are of the stylizer's own; leave one out"
                 )
-            if self.finetune.cache_latents and self.finetune.recolour:
+            for key in ("recolour", "faint"):
+                if self.finetune.cache_latents and getattr(self.finetune, key):
+                    raise ValueError(
+                        f"finetune.{key}: cached latents have the colours that were rendered; "
+                        "leave one out"
+                    )
+            if self.finetune.faint and self.finetune.losses.style:
                 raise ValueError(
-                    "finetune.recolour: cached latents have the colours that were rendered; "
-                    "leave one out"
+                    "finetune.faint: such clips are not in the style image's style, as "
+                    "finetune.losses.style takes them to be; leave one out"
                 )
             if self.finetune.losses.view_consistency and self.outputs.depth == "none":
                 raise ValueError(

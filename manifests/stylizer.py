@@ -74,6 +74,7 @@ class Finetune(Section):
     plain: Fraction = 0.0  # clips without a style image, whose target is plain: what presence 0 is
     realistic: Fraction = 0.1  # of others: clips whose style image is a plain render, as the target
     augment: bool = True  # style images mirrored, turned and cropped a little
+    faint: Fraction = 0.0  # clips with a presence drawn below 1, and a target that far from plain
     recolour: Fraction = 0.0  # clips whose style image and target get other hues, both the same
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-4  # of new parts
     inherited_rate: Annotated[float | None, Field(gt=0, le=1)] = (

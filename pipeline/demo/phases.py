@@ -27,6 +27,7 @@ PHASES: dict[str, dict[str, Any]] = {  # what a phase changes of the manifest's 
         "batch": 6,
         "plain": 1.0,
         "recolour": 0.0,
+        "faint": 0.0,
         "validation": None,
     },
     "styles": SMALL | {"steps": 1600, "batch": 6},

@@ -36,7 +36,7 @@ class Drawn:
     views: list[int]
     augmented: np.random.Generator | None = None  # draws how the style image is changed
     palette: Palette | None = None  # what style image and target are recoloured with
-    plain: bool = False  # without the style image
+    presence: float = 1.0  # of the style in the target; 0: plain, without the style image
 
 
 class Clips:
@@ -100,7 +100,7 @@ class Clips:
         views = [(start + i * stride) % self.rig_views for i in range(self.wanted.views)]
         hinted = key if draw.random() < self.content_share else another()
         if plain:
-            return Drawn(key, style, (style, key, "view_00"), hinted, views, plain=True)
+            return Drawn(key, style, (style, key, "view_00"), hinted, views, presence=0.0)
         if self.held_out:
             style = self.styles[number % len(self.styles)]
             return Drawn(key, style, (style, key, REFERENCE), hinted, views)
@@ -112,8 +112,10 @@ class Clips:
             reference = style, lender, f"view_{self._draw_front(draw):02d}"
         recoloured = self.wanted.recolour > 0 and draw.random() < self.wanted.recolour
         palette = draw_palette(draw) if recoloured else None
+        faint = self.wanted.faint > 0 and draw.random() < self.wanted.faint
+        presence = 1 - draw.uniform() if faint else 1.0  # above 0
         augmented = draw if self.wanted.augment else None
-        return Drawn(key, style, reference, hinted, views, augmented, palette)
+        return Drawn(key, style, reference, hinted, views, augmented, palette, presence)
 
     def _draw_plain(self, draw: np.random.Generator) -> bool:
         if self.held_out:
@@ -136,6 +138,9 @@ class Clips:
         style, target = self._read_style(drawn), self._read(drawn.style, drawn.key, drawn.views)
         if drawn.palette is not None:
             style, target = drawn.palette.recolour(style), drawn.palette.recolour(target)
+        if 0 < drawn.presence < 1:
+            plain = self._read("render", drawn.key, drawn.views)
+            target = plain.lerp(target, drawn.presence)
         clip = {
             "key": drawn.key,
             "front": front,
@@ -143,7 +148,7 @@ class Clips:
             "style": style,
             "hint": self._read_images("render", drawn.hinted, drawn.views),
             "target": target,
-            "plain": torch.tensor(drawn.plain),
+            "presence": torch.tensor(drawn.presence, dtype=torch.float32),
         }
         if self.wanted.losses.view_consistency and not self.held_out:
             clip |= self._read_geometry(drawn)

@@ -18,21 +18,24 @@ TRAINING, VALIDATION = 0, 1  # streams of draws
 @dataclass(frozen=True)
 class Draws:
     """For B clips; `content`, `back`, `style` say which clips keep that part (content: references
-    and camera net)."""
+    and camera net), `presence` how much the style weighs."""
 
     noise: torch.Tensor  # [B, V, C, h, w]
     t: torch.Tensor  # [B]
     content: torch.Tensor  # [B], bool
     back: torch.Tensor
     style: torch.Tensor
+    presence: torch.Tensor  # [B], above 0 where the style is kept
 
     def to(self, device: torch.device) -> "Draws":
         """The same on a device."""
         return Draws(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
-    def without_style(self, clips: torch.Tensor | None) -> "Draws":
-        """The same, those `clips` [B] without their style."""
-        return self if clips is None else replace(self, style=self.style & ~clips)
+    def with_presence(self, presence: torch.Tensor | None) -> "Draws":
+        """The same, the style as present as it is in each clip [B]; at 0 it is left out."""
+        if presence is None:
+            return self
+        return replace(self, presence=presence, style=self.style & (presence > 0))
 
 
 def draw_training(
@@ -45,7 +48,8 @@ def draw_training(
         noise.append(torch.randn(*shape, generator=generator))
         t.append(torch.randint(timesteps, (), generator=generator))
         kept.append(_keep_parts(settings, *torch.rand(2, generator=generator).tolist()))
-    return Draws(torch.stack(noise), torch.stack(t), *torch.tensor(kept).unbind(1))
+    parts = torch.tensor(kept).unbind(1)
+    return Draws(torch.stack(noise), torch.stack(t), *parts, presence=torch.ones(len(numbers)))
 
 
 def fix_validation(
@@ -59,7 +63,8 @@ def fix_validation(
     ]
     spread = (torch.tensor(list(numbers)) + 0.5) / settings.validation_clips
     every = torch.ones(len(numbers), dtype=torch.bool)
-    return Draws(torch.stack(noise), (spread * timesteps).long(), every, every, every)
+    times = (spread * timesteps).long()
+    return Draws(torch.stack(noise), times, every, every, every, presence=every.float())
 
 
 def _keep_parts(

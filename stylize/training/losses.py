@@ -36,7 +36,10 @@ def clip_losses(
     settings: FinetuneSettings,
 ) -> dict[str, torch.Tensor]:
     """Per clip [B]: "denoising", the mean squared error of the prediction (DDPM's simple loss), and
-    each term that has a weight, before its weight; 0 for clips above `terms_below`."""
+    each term that has a weight, before its weight; 0 for clips above `terms_below`.
+
+    The error of a predicted sample is that before `latent_scale`.
+    """
     scheduler = DDIMScheduler(**model.config.schedule())
     clean = latents.target
     views = clean.shape[1]
@@ -48,13 +51,14 @@ def clip_losses(
     noisy = scheduler.add_noise(per_view(clean), per_view(draws.noise), times).view_as(clean)
     with computing(settings, clean.device):
         prediction = predict(model, noisy, batch.hint, latents, draws).float()
+    unit = 1.0
     if model.config.prediction == "epsilon":
         truth = draws.noise
     elif model.config.prediction == "sample":
-        truth = clean
+        truth, unit = clean, model.config.latent_scale
     else:
         truth = scheduler.get_velocity(per_view(clean), per_view(draws.noise), times).view_as(clean)
-    losses = {DENOISING: (prediction - truth).square().flatten(1).mean(1)}
+    losses = {DENOISING: ((prediction - truth) / unit).square().flatten(1).mean(1)}
     if settings.weights:
         low = (draws.t < settings.terms_below * model.config.train_timesteps).nonzero()[:, 0]
         kept = scheduler.alphas_cumprod.to(draws.t.device)[draws.t[low]]
@@ -116,7 +120,8 @@ def predict(
             styled[clip] = {site: states[row : row + 1] for site, states in banks.items()}
     if model.config.hint_residual:
         base = model.encode(hint.flatten(0, 1)).view_as(noisy)
-    references = [References(*pair) for pair in zip(content, styled, strict=True)]
+    presence = draws.presence.tolist()
+    references = [References(*of) for of in zip(content, styled, presence, strict=True)]
     return model.predict(noisy, draws.t, references, residuals, base)
 
 

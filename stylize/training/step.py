@@ -33,7 +33,7 @@ def add_gradient(
     latents = encode_batch(model, batch, settings)
     shape = latents.target.shape[1:]
     draws = draw_training(numbers, shape, settings, model.config.train_timesteps)
-    draws = draws.to(latents.target.device).without_style(batch.plain)
+    draws = draws.to(latents.target.device).with_presence(batch.presence)
     losses = clip_losses(model, batch, latents, draws, settings)
     losses[LOSS] = total_loss(losses, settings)
     (losses[LOSS].sum() / settings.clips).backward()

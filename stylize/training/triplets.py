@@ -16,7 +16,8 @@ class Triplets:
 
     front, back: content, 0 and 180 degrees. style: another identity in the target's style instance.
     hint, target: V views in the rig's order, plain and stylized. keys: one sample key per clip.
-    `plain` clips have a plain target, and are trained without their style image.
+    presence: of the style in each clip, and how far from plain to stylized its target is; a clip
+    of 0 is trained without its style image.
     `encoded` names those of front, back, style and target that are given as latents
     ([., C, h, w] instead of [., 3, H, W]). depth and cameras, as `geometry.warp` takes them, and
     `background`, the distance that means that there is nothing, are the target's; the loss's term
@@ -29,7 +30,7 @@ class Triplets:
     hint: torch.Tensor  # [B, V, 3, H, W]
     target: torch.Tensor  # [B, V, 3, H, W]
     keys: list[str]
-    plain: torch.Tensor | None = None  # [B], bool; None: no clip is
+    presence: torch.Tensor | None = None  # [B], in [0, 1]; None: 1 in all
     encoded: frozenset[str] = frozenset()
     depth: torch.Tensor | None = None  # [B, V, 1, H', W']
     cameras: torch.Tensor | None = None  # [B, V, 25]

@@ -68,7 +68,7 @@ def mean_error(
             latents = encode_batch(model, batch, settings)
             shape = latents.target.shape[1:]
             draws = fix_validation([number], shape, settings, model.config.train_timesteps)
-            draws = draws.to(device).without_style(batch.plain)
+            draws = draws.to(device).with_presence(batch.presence)
             losses = clip_losses(model, batch, latents, draws, settings)
             total += losses[DENOISING].sum()
     return float(accelerator.reduce(total, "sum")) / settings.validation_clips

@@ -188,11 +188,19 @@ def test_plain_clips_need_more_than_the_style_to_train(
     assert complaint(write_manifest(changes)).startswith("finetune.plain: such clips train no part")
 
 
-def test_cached_latents_keep_their_colours(write_manifest: Write, tiny_model: Path) -> None:
+@pytest.mark.parametrize("key", ["finetune.recolour", "finetune.faint"])
+def test_cached_latents_keep_their_colours(
+    key: str, write_manifest: Write, tiny_model: Path
+) -> None:
     changes = {"finetune.start": str(tiny_model), "finetune.cache_latents": True}
-    assert complaint(write_manifest(changes | {"finetune.recolour": 0.5})).startswith(
-        "finetune.recolour: cached latents have the colours that were rendered"
+    assert complaint(write_manifest(changes | {key: 0.5})).startswith(
+        f"{key}: cached latents have the colours that were rendered"
     )
+
+
+def test_faint_clips_are_not_compared_with_their_style_image(write_manifest: Write) -> None:
+    changes = {"finetune.faint": 0.5, "finetune.losses.style": 0.1}
+    assert complaint(write_manifest(changes)).startswith("finetune.faint: such clips are not in")
 
 
 @pytest.mark.parametrize("key", ["finetune.start", "stylize.model"])

@@ -63,7 +63,7 @@ def test_what_is_trained_is_not_trained_again(trained: RunFolder) -> None:
 def test_phases_use_the_manifests_shares_but_for_the_base(trained: RunFolder) -> None:
     base, whole = (phases.settings(trained, phase) for phase in ("base", "whole"))
     assert base.plain == 1
-    assert base.recolour == 0
+    assert base.recolour == base.faint == 0
     assert base.hints == whole.hints
     assert whole == trained.run.finetune
 

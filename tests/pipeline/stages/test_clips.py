@@ -83,21 +83,48 @@ def test_realistic_clips_have_a_plain_target_and_another_identitys_looks(
 def test_plain_clips_are_the_content_without_a_style_image(made_run: RunFolder) -> None:
     clips = open_clips(made_run, plain=0.5)
     drawn = [clips.draw(number) for number in range(40)]
-    assert 8 < sum(d.plain for d in drawn) < 32
-    assert all(d.plain == (d.style == "render") for d in drawn)
+    assert 8 < sum(d.presence == 0 for d in drawn) < 32
+    assert all(d.presence == float(d.style != "render") for d in drawn)
     batch = clips.batch(range(10))
-    assert batch.plain is not None
-    assert batch.plain.tolist() == [d.plain for d in drawn[:10]]
-    assert 0 < batch.plain.sum() < 10
-    assert torch.equal(batch.target[batch.plain], batch.hint[batch.plain])
+    assert batch.presence is not None
+    assert batch.presence.tolist() == [d.presence for d in drawn[:10]]
+    plain = batch.presence == 0
+    assert 0 < plain.sum() < 10
+    assert torch.equal(batch.target[plain], batch.hint[plain])
     held_out = open_clips(made_run, held_out=True, plain=0.5)
-    assert not any(held_out.draw(number).plain for number in range(10))
+    assert all(held_out.draw(number).presence == 1 for number in range(10))
 
 
 def test_a_base_needs_no_style(made_run: RunFolder) -> None:
     clips = Clips(alter(made_run, plain=1.0), "train", [], SIZE)
     assert list(clips.columns) == ["render"]
-    assert clips.batch(range(3)).plain.all()
+    assert not clips.batch(range(3)).presence.any()
+
+
+def test_faint_clips_are_between_plain_and_stylized(made_run: RunFolder) -> None:
+    whole, some = open_clips(made_run), open_clips(made_run, faint=0.5)
+    drawn = [some.draw(number) for number in range(40)]
+    assert 8 < sum(d.presence < 1 for d in drawn) < 32
+    batch = some.batch(range(10))
+    assert batch.presence.tolist() == pytest.approx([d.presence for d in drawn[:10]])
+    for number in range(10):
+        a, b, presence = whole.clip(number), some.clip(number), drawn[number].presence
+        for name in ("front", "back", "hint", "style"):
+            assert torch.equal(a[name], b[name])
+        wanted = (1 - presence) * a["hint"] + presence * a["target"]
+        torch.testing.assert_close(b["target"], wanted)
+    other = open_clips(made_run, faint=1.0, plain=0.5, hints={"content": 0.0, "camera": 1.0})
+    assert {d.presence > 0 for d in map(other.draw, range(20))} == {True, False}
+    number = next(n for n in range(20) if 0 < other.draw(n).presence < 1)
+    d = other.draw(number)  # between its own views, whoever the hint is of
+    plain, styled = (
+        to_model(read_clip(other.columns[column], d.key, d.views), SIZE)
+        for column in ("render", d.style)
+    )
+    wanted = (1 - d.presence) * plain + d.presence * styled
+    torch.testing.assert_close(other.clip(number)["target"], wanted)
+    held_out = open_clips(made_run, held_out=True, faint=1.0)
+    assert all(held_out.draw(number).presence == 1 for number in range(10))
 
 
 def test_only_the_style_image_is_augmented(made_run: RunFolder) -> None:
@@ -124,7 +151,7 @@ def test_style_image_and_target_get_the_same_other_colours(made_run: RunFolder) 
     held_out = open_clips(made_run, held_out=True, recolour=1.0)
     assert all(held_out.draw(number).palette is None for number in range(10))
     plain = open_clips(made_run, plain=0.5, recolour=1.0)
-    assert all(d.plain == (d.palette is None) for d in map(plain.draw, range(20)))
+    assert all(d.presence == float(d.palette is not None) for d in map(plain.draw, range(20)))
 
 
 def fix_instance(folder: RunFolder) -> RunFolder:

@@ -45,6 +45,17 @@ def test_what_is_trained_alone_is_never_left_out():
     assert not draws.content.all()
 
 
+def test_a_clip_without_presence_has_no_style():
+    draws = draw(range(3), **NONE)
+    assert draws.presence.tolist() == [1, 1, 1]
+    assert draws.with_presence(None) is draws
+    given = draws.with_presence(torch.tensor([0, 0.5, 1]))
+    assert given.style.tolist() == [False, True, True]
+    assert given.presence.tolist() == [0, 0.5, 1]
+    dropped = draw(range(3), **(NONE | {"drop_style": 1.0}))
+    assert not dropped.with_presence(torch.ones(3)).style.any()
+
+
 def test_dropout_has_its_probabilities():
     draws = draw(range(4000))
     without_content = ~draws.content

@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 import torch
 
+from stylize.attention import References
 from stylize.training import FinetuneSettings
 from stylize.training import losses as L
 from stylize.training.draws import Draws, draw_training
@@ -12,11 +13,13 @@ SETTINGS = FinetuneSettings(steps=1, batch=2)
 SHAPE = (3, 12, 8, 8)
 
 
-def keeping(t: list[int], content=True, back=True, style=True) -> Draws:
-    """Draws of len(t) clips, of which the first keeps only what is asked for."""
+def keeping(t: list[int], content=True, back=True, style=True, presence=1.0) -> Draws:
+    """Draws of len(t) clips, of which the first keeps only what is asked for, so far present."""
     generator = torch.Generator().manual_seed(0)
     kept = [torch.tensor([part] + [True] * (len(t) - 1)) for part in (content, back, style)]
-    return Draws(torch.randn(len(t), *SHAPE, generator=generator), torch.tensor(t), *kept)
+    weighs = torch.tensor([presence] + [1.0] * (len(t) - 1))
+    noise = torch.randn(len(t), *SHAPE, generator=generator)
+    return Draws(noise, torch.tensor(t), *kept, presence=weighs)
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +87,41 @@ def test_each_clip_has_the_parts_it_keeps_as_in_sampling(model, batch, parts, gi
                 noisy[rows], draws.t[rows], batch.hint[rows], **images, camera="front" in names
             )
             torch.testing.assert_close(found[rows], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_style_is_as_present_in_its_clip_as_in_sampling(model, batch):
+    latents = encode_batch(model, batch, SETTINGS)
+    draws = keeping([100, 700], presence=0.3)
+    noisy = latents.target + draws.noise
+    with torch.no_grad():
+        found = predict(model, noisy, batch.hint, latents, draws)
+        for clip, presence in ((0, 0.3), (1, 1.0)):
+            rows = slice(clip, clip + 1)
+            t = draws.t[rows]
+            references = References(
+                model.content_banks(latents.front[rows], latents.back[rows], t),
+                model.style_banks(latents.style[rows], t),
+                presence,
+            )
+            expected = model.denoise(noisy[rows], t, batch.hint[rows], references)
+            torch.testing.assert_close(found[rows], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_faint_latents_make_no_faint_loss(make_model, tiny, batch):
+    """The error of a predicted sample is measured before the latents' scale."""
+    losses = []
+    for scale in (1.0, 0.1):
+        config = dataclasses.replace(tiny, prediction="sample", latent_scale=scale)
+        model = make_model(config)
+        latents = encode_batch(model, batch, SETTINGS)
+        off = latents._replace(target=latents.target + 0.5 * scale)
+        prediction = latents.target
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(L, "predict", lambda *of, prediction=prediction: prediction)
+            draws = keeping([50, 200])
+            losses.append(clip_losses(model, batch, off, draws, SETTINGS)["denoising"])
+    torch.testing.assert_close(losses[0], torch.full((2,), 0.25))
+    torch.testing.assert_close(losses[1], losses[0])
 
 
 def test_latents_may_be_given_instead_of_images(model, batch):

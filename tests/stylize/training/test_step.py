@@ -125,9 +125,10 @@ def test_a_plain_clip_never_sees_its_style_image(make_model, make_clips):
 
     def marked(numbers, strength=1.0):
         clips = make_clips(numbers)
-        plain = torch.arange(len(numbers)) < 2
-        style = torch.where(plain[:, None, None, None], strength * clips.style, clips.style)
-        return dataclasses.replace(clips, style=style, plain=plain)
+        presence = (torch.arange(len(numbers)) >= 2).float()
+        plain = (presence == 0)[:, None, None, None]
+        style = torch.where(plain, strength * clips.style, clips.style)
+        return dataclasses.replace(clips, style=style, presence=presence)
 
     settings = dataclasses.replace(settings, style=0.0)  # the term that compares with the image
     expected, losses = gradients_of(make_model(), marked, settings)
@@ -136,7 +137,7 @@ def test_a_plain_clip_never_sees_its_style_image(make_model, make_clips):
     assert same == pytest.approx(losses)
 
     def every(numbers):
-        return dataclasses.replace(make_clips(numbers), plain=torch.ones(len(numbers), dtype=bool))
+        return dataclasses.replace(make_clips(numbers), presence=torch.zeros(len(numbers)))
 
     without, _ = gradients_of(make_model(), every, settings)
     assert not any(name.startswith("style_encoder.") for name in without)
