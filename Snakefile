@@ -56,9 +56,29 @@ def stylize_inputs(wildcards):
     return expand(f"{SHARD}.parquet", column=columns, shard=wildcards.shard) + list(model)
 
 
+def growing(amount):
+    """A resource that a job is given more of with every attempt (`retries` of a profile)."""
+    return lambda wildcards, attempt: amount * attempt
+
+
+def launcher(wildcards, resources):
+    """What starts the fine-tune: a process a GPU, and on several nodes the scheduler a torchrun each."""
+    gpus, nodes = resources.get("gpu", 1), resources.get("nodes", 1)
+    if gpus <= 1 and nodes == 1:
+        return "diffstyle360"
+    torchrun = f"torchrun --no-python --nproc-per-node {gpus // nodes}"
+    if nodes == 1:
+        return f"{torchrun} --standalone diffstyle360"
+    first = '$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)'
+    return (
+        f"{resources.mpi} {torchrun} --nnodes {nodes} --rdzv-backend c10d"
+        f" --rdzv-id $SLURM_JOB_ID --rdzv-endpoint {first}:29400 diffstyle360"
+    )
+
+
 wildcard_constraints:
     column="render|style-[a-z0-9_-]+",
-    shard="[a-z0-9_-]+-[0-9]{5}",
+    shard="[a-z0-9_-]+-[0-9]{5}[0-9]*",
 
 
 localrules:
@@ -106,8 +126,8 @@ rule render:
     benchmark:
         f"{FOLDER}/benchmarks/render/{{column}}/{{shard}}.tsv"
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         run=ARGUMENTS,
     shell:
@@ -125,8 +145,8 @@ rule encode:
     benchmark:
         f"{FOLDER}/benchmarks/encode/{{column}}/{{shard}}.tsv"
     resources:
-        mem_mb=16000,
-        runtime=120,
+        mem_mb=growing(16000),
+        runtime=growing(120),
     params:
         run=ARGUMENTS,
     shell:
@@ -145,12 +165,13 @@ rule finetune:
         f"{FOLDER}/benchmarks/finetune.tsv"
     threads: 2
     resources:
-        mem_mb=24000,
-        runtime=1440,
+        mem_mb=growing(24000),
+        runtime=growing(1440),
     params:
         run=ARGUMENTS,
+        launcher=launcher,
     shell:
-        "diffstyle360 finetune {params.run} > {log} 2>&1"
+        "{params.launcher} finetune {params.run} > {log} 2>&1"
 
 
 rule stylize:
@@ -163,8 +184,8 @@ rule stylize:
     benchmark:
         f"{FOLDER}/benchmarks/stylize/{{reference}}/{{shard}}.tsv"
     resources:
-        mem_mb=16000,
-        runtime=120,
+        mem_mb=growing(16000),
+        runtime=growing(120),
     params:
         run=ARGUMENTS,
     shell:
@@ -182,8 +203,8 @@ rule evaluate:
     benchmark:
         f"{FOLDER}/benchmarks/evaluate.tsv"
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(120),
     params:
         run=ARGUMENTS,
     shell:
@@ -202,8 +223,8 @@ rule verify:
     benchmark:
         f"{FOLDER}/benchmarks/verify.tsv"
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=growing(4000),
+        runtime=growing(240),
     params:
         run=ARGUMENTS,
     shell:
@@ -222,8 +243,8 @@ rule report:
     benchmark:
         f"{FOLDER}/benchmarks/report.tsv"
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         run=ARGUMENTS,
     shell:

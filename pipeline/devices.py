@@ -55,7 +55,7 @@ def _keep_freed_memory() -> None:
 
 def encoder_threads(device: torch.device) -> int:
     """How many threads encode beside the rendering: a GPU is served by the cores that are there."""
-    return max(2, min(8, (os.cpu_count() or 2) // 2)) if device.type == "cuda" else 2
+    return max(2, min(8, len(os.sched_getaffinity(0)) // 2)) if device.type == "cuda" else 2
 
 
 def to_host(tensors: dict[str, torch.Tensor]) -> Callable[[], dict[str, torch.Tensor]]:

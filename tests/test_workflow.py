@@ -130,6 +130,31 @@ def test_stages_follow_the_manifest(
         assert (f"rule {job}:" in shown.stdout) == (job in jobs), job
 
 
+@pytest.mark.parametrize(
+    ("resources", "command"),
+    [
+        ((), " diffstyle360 finetune"),
+        (("gpu=0",), " diffstyle360 finetune"),
+        (("gpu=1",), " diffstyle360 finetune"),
+        (("gpu=8",), " torchrun --no-python --nproc-per-node 8 --standalone diffstyle360 finetune"),
+        (
+            ("gpu=16", "nodes=2", "mpi=srun"),
+            " srun torchrun --no-python --nproc-per-node 8 --nnodes 2",
+        ),
+    ],
+)
+def test_training_takes_the_gpus_it_is_given(
+    write_manifest: Callable[..., Path], tmp_path: Path, resources: tuple[str, ...], command: str
+) -> None:
+    given = [f"finetune:{resource}" for resource in resources]
+    asked = ["-n", "-p", *(["--set-resources", *given] if given else [])]
+    shown = subprocess.run(
+        snakemake(write_manifest(), tmp_path, *asked), cwd=ROOT, capture_output=True, text=True
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert command in shown.stdout
+
+
 def test_cached_latents_come_before_training(
     write_manifest: Callable[..., Path], tmp_path: Path, tiny_model: Path
 ) -> None:
