@@ -1,5 +1,6 @@
 """Views of an identity: made once what they share, then each is marched and enlarged."""
 
+import warnings
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -35,38 +36,64 @@ def render_views(
     jitter: torch.Generator | Draws | None,
     memory: int | None,
 ) -> dict[str, Tensor]:
-    """An identity from the cameras [V, 25], a few at a time; see `TriPlaneGenerator.render`."""
+    """An identity from the cameras [V, 25], a few at a time; see `TriPlaneGenerator.render`.
+
+    Where a GPU runs out of memory, half of it is tried, and a warning says so.
+    """
     made: dict[str, Tensor] = {}
     done = 0
     if memory is None:
         memory = spare_memory(identity.ws.device)
-    views_at_once = memory // generator.superresolution.bytes_per_view
-    for labels in cam.split(together(identity.ws, 1, views_at_once)):
+    while done < len(cam):
+        views_at_once = together(identity.ws, 1, memory // generator.superresolution.bytes_per_view)
         rays = together(identity.ws, CPU_RAYS, memory // bytes_per_ray(generator))
-        marched = [
-            march_camera(generator, identity, label, resolution, jitter, rays)
-            for label in labels.split(1)
-        ]
-        features, depth, opacity = (
-            torch.stack(t).view(len(labels), resolution, resolution, -1).movedim(-1, 1)
-            for t in zip(*marched, strict=True)
-        )  # [B, 32, h, w], [B, 1, h, w], [B, 1, h, w]
-        if identity.background is not None:
-            features = features + (1 - opacity) * identity.background
-        raw = generator.raw_image(features, identity.ws)
-        image = generator.superresolution(raw, features, identity.weights, generator.sr_noise_mode)
-        views = {
-            "image": image,
-            "image_raw": raw,
-            "image_depth": depth,
-            "image_mask": generator.mask(opacity),
-        }
+        labels = cam[done : done + views_at_once]
+        try:
+            views = _render_some(generator, identity, labels, resolution, jitter, rays)
+        except torch.OutOfMemoryError:
+            if views_at_once == 1 and rays <= CPU_RAYS:
+                raise
+            torch.cuda.empty_cache()
+            memory //= 2
+            warnings.warn(
+                f"out of memory on {cam.device}: rendering within {memory >> 20} MiB", stacklevel=2
+            )
+            continue
         for name, tensor in views.items():
             if name not in made:
                 made[name] = tensor.new_empty(len(cam), *tensor.shape[1:])
             made[name][done : done + len(labels)] = tensor
         done += len(labels)
     return made
+
+
+def _render_some(
+    generator: "TriPlaneGenerator",
+    identity: Identity,
+    labels: Tensor,
+    resolution: int,
+    jitter: torch.Generator | Draws | None,
+    rays: int,
+) -> dict[str, Tensor]:
+    marched = [
+        march_camera(generator, identity, label, resolution, jitter, rays)
+        for label in labels.split(1)
+    ]
+    features, depth, opacity = (
+        torch.stack(t).view(len(labels), resolution, resolution, -1).movedim(-1, 1)
+        for t in zip(*marched, strict=True)
+    )  # [B, 32, h, w], [B, 1, h, w], [B, 1, h, w]
+    if identity.background is not None:
+        features = features + (1 - opacity) * identity.background
+    raw = generator.raw_image(features, identity.ws)
+    return {
+        "image": generator.superresolution(
+            raw, features, identity.weights, generator.sr_noise_mode
+        ),
+        "image_raw": raw,
+        "image_depth": depth,
+        "image_mask": generator.mask(opacity),
+    }
 
 
 def march_camera(

@@ -31,6 +31,7 @@ from stylize.training.step import (
     micro_batches,
     sum_gradients,
 )
+from stylize.training.stopping import watched
 from stylize.training.triplets import Triplets
 from stylize.training.validation import ClipsAt, Looks
 
@@ -61,8 +62,9 @@ def finetune(
     the averaged weights. `log(step, loss)` is called after each step. Only the main process writes,
     samples and logs.
 
-    Raises StylizerError on a loss or gradient that is not finite or explodes, on checkpoints of
-    other settings or another model, and where a file cannot be written.
+    SIGTERM ends it after the step at hand, with a checkpoint. Raises StylizerError then, on a loss
+    or gradient that is not finite or explodes, on checkpoints of other settings or another model,
+    and where a file cannot be written.
     """
     folder = Path(folder)
     accelerator = Accelerator()
@@ -79,7 +81,11 @@ def finetune(
     if accelerator.is_main_process:
         columns = (LOSS, DENOISING, *settings.weights, "lr", "inherited_lr", "seconds")
         logs = Logs(folder, progress.done, columns, tuple(held_out))
-    with frozen_in_half(model, progress.trained, settings), recomputed(model, settings):
+    with (
+        frozen_in_half(model, progress.trained, settings),
+        recomputed(model, settings),
+        watched(accelerator) as is_asked_to_stop,
+    ):
         began = time.perf_counter()
         for step, batches in _read_ahead(clips_at, settings, accelerator, progress.done):
             means, rates = _step(accelerator, model, progress, batches, settings, step, folder)
@@ -89,8 +95,15 @@ def finetune(
                 if log is not None:
                     log(step, means[LOSS])
             looks.take(model, progress, logs)
-            if logs and is_due(settings.checkpoint_every, progress.done, settings):
+            stopped = is_asked_to_stop() and progress.done < settings.steps
+            if logs and (stopped or is_due(settings.checkpoint_every, progress.done, settings)):
                 save_checkpoint(folder, progress, identity, settings.checkpoints_kept)
+            if stopped:
+                accelerator.wait_for_everyone()  # for the one that writes
+                raise StylizerError(
+                    f"{folder}: stopped by SIGTERM after {progress.done} of {settings.steps} steps;"
+                    " run the same command again to go on"
+                )
             began = time.perf_counter()
     if logs:
         logs.close()

@@ -58,6 +58,35 @@ def test_batches_as_on_a_gpu_give_the_same_views(
     torch.testing.assert_close(generator.mapping(z)[1:], generator.mapping(z[1:]))
 
 
+def test_where_memory_runs_out_fewer_views_are_rendered(
+    generator: TriPlaneGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cam = er.cameras.orbit(5, **generator.camera)
+    planes, ws = identity(generator)
+    expected = generator.render(planes, ws, cam, 16)
+    raw_image, most = generator.raw_image, 2
+
+    def enlarge(features: torch.Tensor, ws: torch.Tensor) -> torch.Tensor:
+        if len(features) > most:
+            raise torch.OutOfMemoryError
+        return raw_image(features, ws)
+
+    monkeypatch.setattr(generator, "raw_image", enlarge)
+    monkeypatch.setattr(
+        "eg3d_renderer.views.together", lambda tensor, on_cpu, elsewhere: max(1, elsewhere)
+    )
+    with pytest.warns(UserWarning, match="out of memory on cpu: rendering within"):
+        views = generator.render(planes, ws, cam, 16, memory=1 << 30)
+    for key, view in expected.items():
+        torch.testing.assert_close(views[key], view, rtol=0, atol=1e-4)
+    most = 0
+    with (
+        pytest.warns(UserWarning, match="out of memory on cpu: rendering within"),
+        pytest.raises(torch.OutOfMemoryError),
+    ):
+        generator.render(planes, ws, cam, 16, memory=1 << 30)
+
+
 def test_an_identitys_bits_do_not_depend_on_its_company(generator: TriPlaneGenerator) -> None:
     z = er.latents([3, 1, 4], generator.z_dim)
     ws, alone = generator.mapping(z), generator.mapping(z[1:2])

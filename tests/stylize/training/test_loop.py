@@ -78,6 +78,25 @@ def test_killed_and_started_again_it_repeats_the_losses(
     assert torch.equal(weights_of(model), weights)
 
 
+def test_asked_to_end_it_leaves_a_checkpoint_and_goes_on_there(
+    uninterrupted, make_small, make_clips, tmp_path
+):
+    folder, weights, _ = uninterrupted
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def preempt(step, loss):
+        if step == 2:  # no checkpoint is due here
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(StylizerError, match="stopped by SIGTERM after 3 of 6 steps"):
+        finetune(make_small(), make_clips, SETTINGS, tmp_path, log=preempt)
+    assert signal.getsignal(signal.SIGTERM) == handler
+    assert (tmp_path / "checkpoint-000003").is_dir()
+    model = finetune(make_small(), make_clips, SETTINGS, tmp_path)
+    assert read_losses(tmp_path) == read_losses(folder)
+    assert torch.equal(weights_of(model), weights)
+
+
 def test_a_row_cut_short_and_rows_after_the_checkpoint_are_dropped(
     uninterrupted, make_small, make_clips, tmp_path
 ):
