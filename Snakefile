@@ -1,6 +1,9 @@
 """The whole run: every rule calls one verb of `diffstyle360`.
 
 snakemake --cores all --config manifest=manifests/runs/demo.yaml out=runs
+snakemake --profile profiles/slurm --config manifest=my.yaml shards=0-9999
+
+With `shards`, the columns of those alone are made: a large run, range by range.
 """
 
 import fcntl
@@ -12,6 +15,7 @@ from pathlib import Path
 from snakemake.utils import min_version
 
 from manifests import ManifestError, load_run
+from manifests.ranges import parse_shard_range, select_shards
 
 min_version("9.10")
 shell.prefix(f'export PATH="{Path(sys.executable).parent}:$PATH"; ')  # this environment's programs
@@ -25,6 +29,9 @@ MANIFEST = config.get("manifest", "manifests/runs/demo.yaml")
 OUT = config.get("out", "runs")
 try:
     RUN = load_run(MANIFEST)
+    RANGE = parse_shard_range(config["shards"]) if "shards" in config else None
+    if RANGE:
+        select_shards(RUN, RANGE)  # some are there
 except ManifestError as error:
     sys.exit(f"error: {error}")
 FOLDER = f"{OUT}/{RUN.folder_name()}"
@@ -33,9 +40,19 @@ SHARD = f"{FOLDER}/{{column}}/{{shard}}"
 
 
 def shards(columns, split=None):
-    """The commit markers of all shards of some columns; of none, whatever the split, there are none."""
-    names = RUN.shard_names(split) if columns else []
+    """The commit markers of some columns' shards; of no column, whatever the split, there are none."""
+    if not columns:
+        return []
+    names = select_shards(RUN, RANGE, split) if RANGE else RUN.shard_names(split)
     return expand(f"{SHARD}.parquet", column=columns, shard=names)
+
+
+def chosen_columns():
+    """All columns of a range of shards, but for those that take a model trained on the whole run."""
+    made = shards(RUN.columns) + shards(RUN.latent_columns, "train")
+    if RUN.stylize and RUN.stylize.model:
+        made += shards(RUN.stylized_columns, RUN.stylized_split)
+    return made
 
 
 def finetune_inputs():
@@ -101,7 +118,7 @@ onstart:
 
 rule all:
     input:
-        f"{FOLDER}/report.html",
+        chosen_columns() if RANGE else f"{FOLDER}/report.html",
 
 
 # The run's folder is named by the hash of its manifest, so no other file can make a plan stale.

@@ -12,6 +12,7 @@ from pipeline.bench import bench
 from pipeline.errors import PipelineError
 from pipeline.evaluation import evaluate, swaps
 from pipeline.folders import RunFolder, open_run
+from pipeline.library import merge, publish, reshard, stats
 from pipeline.options import (
     is_given,
     open_rendering,
@@ -19,6 +20,7 @@ from pipeline.options import (
     takes_content,
     takes_rendering,
 )
+from pipeline.scale import simulate
 from pipeline.tools import convert, device_option, doctor, export, mesh, sheet
 from pipeline.weights import convert_stylizer
 
@@ -57,7 +59,10 @@ def cli() -> None:
     """
 
 
-for command in (bench, convert, convert_stylizer, doctor, evaluate, export, mesh, sheet, swaps):
+for command in (
+    bench, convert, convert_stylizer, doctor, evaluate, export, merge, mesh, publish, reshard,
+    sheet, simulate, stats, swaps,
+):  # fmt: skip
     cli.add_command(command)
 
 
@@ -78,11 +83,19 @@ shard_option = click.option(
 
 @cli.command()
 @takes_run
-def plan(manifest: Path, out: Path) -> None:
-    """Say which identities the run has, with their seeds, splits and shards."""
+@click.option("--no-space-check", is_flag=True, help="Do not compare what it takes with the disk.")
+def plan(manifest: Path, out: Path, no_space_check: bool) -> None:
+    """Say which identities the run has, with their seeds, splits and shards.
+
+    Warns where what is still to be written may not fit on the disk, and refuses where it will not,
+    as shards that are there show.
+    """
+    from pipeline.estimates import check_space
     from pipeline.stages.plan import plan_run
 
     folder = open_run(manifest, out)
+    if not no_space_check and (warning := check_space(folder)):
+        print(f"diffstyle360: {warning}", file=sys.stderr)
     print(
         f"{folder.plan_path}: {plan_run(folder)} identities, {len(folder.run.shard_names())} shards"
     )
@@ -252,7 +265,10 @@ def report(manifest: Path, out: Path) -> None:
     "--out", default="runs", show_default=True, type=click.Path(path_type=Path),
     help="Folder of all runs.",
 )  # fmt: skip
-def verify(target: Path, out: Path) -> None:
+@click.option(
+    "--workers", type=click.IntRange(1), default=1, show_default=True, help="Shards at a time."
+)
+def verify(target: Path, out: Path, workers: int) -> None:
     """Check every shard of TARGET: a run manifest, or the folder of one column.
 
     Hashes, counts, ends of archives, indexes, schemas, cameras, and that every member decodes. A
@@ -261,10 +277,10 @@ def verify(target: Path, out: Path) -> None:
     from pipeline.stages.verify import verify_folder, verify_run
 
     if target.is_dir():
-        print(f"{target}: {verify_folder(target)} samples, all whole")
+        print(f"{target}: {verify_folder(target, workers)} samples, all whole")
         return
     folder = open_run(target, out)
-    print(f"{folder.path}: {verify_run(folder)} samples, all whole")
+    print(f"{folder.path}: {verify_run(folder, workers)} samples, all whole")
     run = folder.run
     _check_allowance(folder, run.columns + run.latent_columns + run.stylized_columns, ())
 

@@ -130,6 +130,27 @@ def test_stages_follow_the_manifest(
         assert (f"rule {job}:" in shown.stdout) == (job in jobs), job
 
 
+def test_a_range_of_shards_makes_their_columns_alone(
+    write_manifest: Callable[..., Path], tmp_path: Path
+) -> None:
+    manifest = write_manifest({"identities": {"train": 3, "test": 1}, "shards.identities": 1})
+
+    def plan(shards: str) -> subprocess.CompletedProcess[str]:
+        command = [*snakemake(manifest, tmp_path, "-n"), f"shards={shards}"]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    shown = plan("1-2").stdout
+    assert "rule finetune:" not in shown
+    assert "rule report:" not in shown
+    for column in ("render", "style-statue"):
+        for shard, made in (("train-00000", False), ("train-00001", True), ("train-00002", True)):
+            assert (f"{column}/{shard}.tar" in shown) == made
+    assert "test-00000" not in shown
+    refused = plan("3-9")
+    assert refused.returncode != 0
+    assert "error: shards: 3-9: no shard of this run has such a number" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("resources", "command"),
     [

@@ -14,9 +14,10 @@ from pipeline.shards.indexes import write_wids
 from pipeline.shards.verify import Finding, verify_column
 
 
-def verify_run(folder: RunFolder) -> int:
+def verify_run(folder: RunFolder, workers: int = 1) -> int:
     """Check all columns of a run, print every fault, and return how many samples were asked for.
 
+    `workers` threads take a shard each; what is printed and written does not depend on how many.
     A column without a fault gets its wids index; a run without one its `verified.json`, which says
     how the samples of each column ended. Raises PipelineError with the first fault.
     """
@@ -28,7 +29,7 @@ def verify_run(folder: RunFolder) -> int:
     splits |= dict.fromkeys(folder.run.stylized_columns, folder.run.stylized_split)
     for column, only in splits.items():
         expected = [row["key"] for row in plan if only in (None, row["split"])]
-        found = verify_column(folder.column(column), expected)
+        found = verify_column(folder.column(column), expected, workers=workers)
         if not found:
             write_wids(folder.column(column))
         findings += found
@@ -38,12 +39,12 @@ def verify_run(folder: RunFolder) -> int:
     return sum(sum(column.values()) for column in statuses.values())
 
 
-def verify_folder(column: Path) -> int:
+def verify_folder(column: Path, workers: int = 1) -> int:
     """Check one column by itself, print every fault, and return how many samples it records.
 
-    Raises PipelineError with the first fault.
+    `workers` as of `verify_run`. Raises PipelineError with the first fault.
     """
-    _refuse(column, verify_column(column))
+    _refuse(column, verify_column(column, workers=workers))
     return count_column(column).total
 
 

@@ -38,6 +38,34 @@ def test_every_fault_is_printed_and_the_first_one_is_the_error(
     assert not copied_run.verified_path.exists()
 
 
+def test_workers_change_neither_lines_nor_files(
+    copied_run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verify_run(copied_run)
+    paths = [copied_run.verified_path, *copied_run.path.glob("*/wids.json")]
+    files = {path: path.read_bytes() for path in paths}
+    said = []
+    for workers in (1, 2, 5):
+        for path in files:
+            path.unlink()
+        assert verify_run(copied_run, workers) == 9
+        assert {path: path.read_bytes() for path in files} == files
+    for shard in ("train-00000", "train-00001", "test-00000"):
+        tar = copied_run.column("render") / f"{shard}.tar"
+        damaged = bytearray(tar.read_bytes())
+        damaged[700] ^= 1
+        tar.write_bytes(damaged)
+    capsys.readouterr()
+    for workers in (1, 2, 5):
+        with pytest.raises(PipelineError) as error:
+            verify_run(copied_run, workers)
+        with pytest.raises(PipelineError, match=r"render: 3 faults found"):
+            verify_folder(copied_run.column("render"), workers)
+        said.append((str(error.value), capsys.readouterr().err))
+    assert said[0] == said[1] == said[2]
+    assert said[0][1].count("sha256 differs") == 6
+
+
 def test_a_folder_without_shards_is_a_fault(copied_run: RunFolder) -> None:
     (copied_run.path / "empty").mkdir()
     with pytest.raises(PipelineError, match="no shard here"):

@@ -1,0 +1,1 @@
+"""Care for finished data sets: published, merged, cut anew, counted and looked at."""
