@@ -268,7 +268,10 @@ def report(manifest: Path, out: Path) -> None:
 @click.option(
     "--workers", type=click.IntRange(1), default=1, show_default=True, help="Shards at a time."
 )
-def verify(target: Path, out: Path, workers: int) -> None:
+@click.option(
+    "--repair", is_flag=True, help="Remove a run's damaged shards, so that it makes them again."
+)
+def verify(target: Path, out: Path, workers: int, repair: bool) -> None:
     """Check every shard of TARGET: a run manifest, or the folder of one column.
 
     Hashes, counts, ends of archives, indexes, schemas, cameras, and that every member decodes. A
@@ -277,10 +280,12 @@ def verify(target: Path, out: Path, workers: int) -> None:
     from pipeline.stages.verify import verify_folder, verify_run
 
     if target.is_dir():
+        if repair:
+            raise click.UsageError("--repair goes with a manifest, by which shards are made again")
         print(f"{target}: {verify_folder(target, workers)} samples, all whole")
         return
     folder = open_run(target, out)
-    print(f"{folder.path}: {verify_run(folder, workers)} samples, all whole")
+    print(f"{folder.path}: {verify_run(folder, workers, repair)} samples, all whole")
     run = folder.run
     _check_allowance(folder, run.columns + run.latent_columns + run.stylized_columns, ())
 

@@ -27,6 +27,7 @@ class Finding(NamedTuple):
     kind: str
     where: str  # "render/train-00003.tar: train-00000017.view_04.rgb.png"
     what: str
+    shard: str | None = None  # that has it; None: it lies between shards
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}"
@@ -46,7 +47,7 @@ class _Shard:
 
     def note(self, kind: str, file: str, what: str, sample: str = "") -> None:
         where = f"{self.folder.name}/{self.name}.{file}" + (f": {sample}" if sample else "")
-        self.findings.append(Finding(kind, where, what))
+        self.findings.append(Finding(kind, where, what, self.name))
 
 
 def verify_shard(folder: str | Path, name: str, deep: bool = True) -> list[Finding]:
@@ -96,9 +97,11 @@ def _compare_shards(shards: list[_Shard]) -> Iterator[Finding]:
     for shard in known[1:]:
         where = f"{shard.folder.name}/{shard.name}.tar"
         if shard.suffixes != known[0].suffixes:
-            yield Finding("wrong", where, f"members differ from those of {known[0].name}.tar")
+            what = f"members differ from those of {known[0].name}.tar"
+            yield Finding("wrong", where, what, shard.name)
         elif shard.specs != known[0].specs:
-            yield Finding("wrong", where, f"image sizes differ from those of {known[0].name}.tar")
+            what = f"image sizes differ from those of {known[0].name}.tar"
+            yield Finding("wrong", where, what, shard.name)
 
 
 def _inspect(folder: Path, name: str, deep: bool) -> _Shard:

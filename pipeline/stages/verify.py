@@ -9,20 +9,23 @@ from manifests.stylizer import TRAIN_SPLIT
 from pipeline.counts import count_column
 from pipeline.errors import PipelineError
 from pipeline.folders import RunFolder
-from pipeline.shards.files import write_whole
+from pipeline.shards.files import explain, sync_folder, write_whole
 from pipeline.shards.indexes import write_wids
 from pipeline.shards.verify import Finding, verify_column
 
 
-def verify_run(folder: RunFolder, workers: int = 1) -> int:
+def verify_run(folder: RunFolder, workers: int = 1, repair: bool = False) -> int:
     """Check all columns of a run, print every fault, and return how many samples were asked for.
 
     `workers` threads take a shard each; what is printed and written does not depend on how many.
     A column without a fault gets its wids index; a run without one its `verified.json`, which says
-    how the samples of each column ended. Raises PipelineError with the first fault.
+    how the samples of each column ended. `repair` removes the files of shards whose bytes are not
+    those that were committed, so that the run makes them again; a shard that was committed as it is
+    and is wrong would only come out the same. Raises PipelineError with the first fault.
     """
     plan = folder.plan.select(["key", "split"]).to_pylist()
     findings: list[Finding] = []
+    removed = 0
     statuses: dict[str, dict[str, int]] = {}
     splits = dict.fromkeys(folder.run.columns)
     splits |= dict.fromkeys(folder.run.latent_columns, TRAIN_SPLIT)
@@ -32,9 +35,11 @@ def verify_run(folder: RunFolder, workers: int = 1) -> int:
         found = verify_column(folder.column(column), expected, workers=workers)
         if not found:
             write_wids(folder.column(column))
+            statuses[column] = dict(count_column(folder.column(column)).statuses)
+        elif repair:
+            removed += _remove_damaged(folder.column(column), found)
         findings += found
-        statuses[column] = dict(count_column(folder.column(column)).statuses)
-    _refuse(folder.path, findings)
+    _refuse(folder.path, findings, removed)
     write_whole(folder.verified_path, json.dumps(statuses, indent=1, sort_keys=True).encode())
     return sum(sum(column.values()) for column in statuses.values())
 
@@ -48,8 +53,22 @@ def verify_folder(column: Path, workers: int = 1) -> int:
     return count_column(column).total
 
 
-def _refuse(where: Path, findings: Sequence[Finding]) -> None:
+def _remove_damaged(column: Path, findings: Sequence[Finding]) -> int:
+    """Remove shards that are damaged, what marks them as whole first; how many there were."""
+    damaged = sorted({f.shard for f in findings if f.shard and f.kind in ("corrupt", "missing")})
+    for shard in damaged:
+        with explain(column / shard):
+            for extension in ("parquet", "tar", "idx"):
+                (column / f"{shard}.{extension}").unlink(missing_ok=True)
+                sync_folder(column)
+    return len(damaged)
+
+
+def _refuse(where: Path, findings: Sequence[Finding], removed: int = 0) -> None:
     for finding in findings:
         print(finding, file=sys.stderr)
     if findings:
-        raise PipelineError(f"{where}: {len(findings)} faults found, the first: {findings[0]}")
+        told = f"{where}: {len(findings)} faults found, the first: {findings[0]}"
+        if removed:
+            told += f"; {removed} damaged shards were removed: run the workflow again"
+        raise PipelineError(told)

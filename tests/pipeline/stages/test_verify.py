@@ -4,6 +4,8 @@ import pytest
 
 from pipeline.errors import PipelineError
 from pipeline.folders import RunFolder
+from pipeline.shards.reader import Column
+from pipeline.shards.writer import ShardWriter
 from pipeline.stages.verify import verify_folder, verify_run
 
 
@@ -36,6 +38,27 @@ def test_every_fault_is_printed_and_the_first_one_is_the_error(
     assert "render/train-00000.tar: train-00000000.view_00.rgb.png: sha256 differs" in lines
     assert "stylized-statue: test-00000000: neither ok nor failed" in lines
     assert not copied_run.verified_path.exists()
+
+
+def test_repair_removes_what_is_damaged_and_nothing_else(copied_run: RunFolder) -> None:
+    render, style = copied_run.column("render"), copied_run.column("style-statue")
+    wrong = Column(style).read("train-00000001", decoded=False)
+    (render / "train-00000.idx").write_bytes(b"v1.2 9")
+    parquet = style / "train-00001.parquet"
+    parquet.write_bytes(parquet.read_bytes()[:-9])
+    (style / "test-00000.tar").unlink()
+    with ShardWriter(
+        style, "train-00000", {}
+    ) as writer:  # committed so, but not what was asked for
+        writer.add("train-00000001", wrong, seed=1, split="train", seconds=0.0)
+    with pytest.raises(PipelineError, match="3 damaged shards were removed: run the workflow"):
+        verify_run(copied_run, repair=True)
+    kept = {path.name for path in render.glob("t*")} | {path.name for path in style.glob("t*")}
+    assert not list(render.glob("train-00000*"))
+    assert {path.stem for path in style.glob("t*")} == {"train-00000"}
+    assert {"train-00001.tar", "train-00001.idx", "train-00001.parquet"} <= kept
+    with pytest.raises(PipelineError, match=r"faults found, the first: [^;]*$"):
+        verify_run(copied_run, repair=True)
 
 
 def test_workers_change_neither_lines_nor_files(
