@@ -37,6 +37,8 @@ except ManifestError as error:
 FOLDER = f"{OUT}/{RUN.folder_name()}"
 ARGUMENTS = shlex.join([MANIFEST, "--out", OUT])
 SHARD = f"{FOLDER}/{{column}}/{{shard}}"
+# What reads a shard has it `ancient`: one that is made again, because a sample failed or a byte was
+# lost, is the same but for that, and nothing else follows.
 
 
 def shards(columns, split=None):
@@ -70,7 +72,8 @@ def stylize_inputs(wildcards):
     style = RUN.stylize.references[wildcards.reference].style
     columns = ["render"] + ([f"style-{style}"] if style else [])
     model = [] if RUN.stylize.model else rules.finetune.output
-    return expand(f"{SHARD}.parquet", column=columns, shard=wildcards.shard) + list(model)
+    contents = expand(f"{SHARD}.parquet", column=columns, shard=wildcards.shard)
+    return ancient(contents) + list(model)
 
 
 def growing(amount):
@@ -154,7 +157,7 @@ rule render:
 
 rule encode:
     input:
-        f"{SHARD}.parquet",
+        ancient(f"{SHARD}.parquet"),
     output:
         multiext(f"{FOLDER}/latents-{{column}}/{{shard}}", ".tar", ".idx", ".parquet"),
     log:
@@ -173,7 +176,7 @@ rule encode:
 
 rule finetune:
     input:
-        finetune_inputs() if RUN.finetune else [],
+        ancient(finetune_inputs()) if RUN.finetune else [],
     output:
         multiext(f"{FOLDER}/stylizer/", "config.json", "model.safetensors"),
     log:

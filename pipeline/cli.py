@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,11 @@ from pipeline.options import (
     stylize_content,
     takes_content,
     takes_rendering,
+    takes_run,
 )
 from pipeline.scale import simulate
 from pipeline.tools import convert, device_option, doctor, export, mesh, sheet
+from pipeline.watch import retry_failed, status
 from pipeline.weights import convert_stylizer
 
 OUR_PACKAGES = ("manifests", "eg3d_renderer", "stylize", "pipeline")
@@ -61,19 +63,9 @@ def cli() -> None:
 
 for command in (
     bench, convert, convert_stylizer, doctor, evaluate, export, merge, mesh, publish, reshard,
-    sheet, simulate, stats, swaps,
+    retry_failed, sheet, simulate, stats, status, swaps,
 ):  # fmt: skip
     cli.add_command(command)
-
-
-def takes_run(command: Callable) -> Callable:
-    """The argument and options that every stage shares."""
-    manifest = click.argument("manifest", type=click.Path(path_type=Path))
-    out = click.option(
-        "--out", default="runs", show_default=True, type=click.Path(path_type=Path),
-        help="Folder of all runs.",
-    )  # fmt: skip
-    return manifest(out(command))
 
 
 shard_option = click.option(

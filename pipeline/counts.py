@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 
 from manifests.schemas import OK
-from pipeline.shards.records import read_records
+from pipeline.shards.records import Outcome, read_outcome, read_records
 
 
 @dataclass
@@ -29,25 +29,39 @@ class Count:
     def failed(self) -> int:
         return self.total - self.ok
 
+    @property
+    def failures(self) -> dict[str, int]:
+        """How many of each kind of failure, the most frequent first."""
+        return {kind: number for kind, number in self.statuses.most_common() if kind != OK}
+
+    def add(self, path: Path, outcome: Outcome) -> None:
+        """Count one more shard, of which `path` is the Parquet.
+
+        Raises ShardError where an example is needed and the file has gone or changed meanwhile;
+        nothing was counted then.
+        """
+        if new := outcome.statuses.keys() - self.examples.keys() - {OK}:
+            rows, _ = read_records(path, ["key", "status", "message"])
+            for row in rows.to_pylist():
+                if row["status"] in new:
+                    self.examples.setdefault(row["status"], f"{row['key']}: {row['message']}")
+        self.statuses += outcome.statuses
+        self.seconds += outcome.seconds
+
     def summary(self) -> str:
         """One line: how many of each kind of failure, with the first of each."""
         return "; ".join(
-            f"{number} {status} (first {self.examples[status]})"
-            for status, number in self.statuses.most_common()
-            if status != OK
+            f"{number} {kind} (first {self.examples[kind]})"
+            for kind, number in self.failures.items()
         )
 
 
 def count_column(*columns: Path) -> Count:
     """Count the committed rows of a column, or of several together.
 
-    A shard that is not committed counts nothing.
+    A shard that is not committed counts nothing. Raises ShardError for a damaged Parquet.
     """
     count = Count()
     for path in chain(*(sorted(column.glob("*.parquet")) for column in columns)):
-        rows, _ = read_records(path, ["key", "status", "message", "seconds"])
-        for row in rows.to_pylist():
-            count.statuses[row["status"]] += 1
-            count.examples.setdefault(row["status"], f"{row['key']}: {row['message']}")
-            count.seconds += row["seconds"] or 0.0
+        count.add(path, read_outcome(path, timed=True))
     return count

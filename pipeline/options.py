@@ -1,4 +1,4 @@
-"""Rendering and stylizing without a manifest: the options that stand in for one."""
+"""The options of several verbs: a run, or what stands in for its manifest."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -44,6 +44,17 @@ class Number(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number", param, ctx)
         return number
+
+
+def takes_run(command: Callable) -> Callable:
+    """The argument and option of every verb about a run."""
+    options = [
+        click.argument("manifest", type=FILE),
+        click.option(
+            "--out", default="runs", show_default=True, type=FILE, help="Folder of all runs."
+        ),
+    ]
+    return _add(options, command)
 
 
 def takes_rendering(command: Callable) -> Callable:

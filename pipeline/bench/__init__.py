@@ -2,6 +2,7 @@
 
 import click
 
+from pipeline.bench.care import care
 from pipeline.bench.render import random_generator, render
 from pipeline.bench.shards import shards
 from pipeline.bench.stylize import stylize
@@ -15,5 +16,5 @@ def bench() -> None:
     """Measure this machine: each prints a table, and writes JSON where asked."""
 
 
-for command in (render, shards, stylize, workflow):
+for command in (care, render, shards, stylize, workflow):
     bench.add_command(command)

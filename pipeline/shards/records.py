@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from manifests.schemas import RECORD, SCHEMA_VERSION, VERSION_KEY
+from manifests.schemas import OK, RECORD, SCHEMA_VERSION, VERSION_KEY
 from pipeline.shards import ShardError
 from pipeline.shards.codecs import encode_json
 
@@ -26,6 +27,15 @@ class Commit(NamedTuple):
     md5: str  # wids asks for it
     provenance: dict[str, Any]  # what made the shard: generator, device, versions, settings
     pyarrow: str  # version that wrote the Parquet
+
+
+class Outcome(NamedTuple):
+    """How the samples of a shard ended: in = ok + failed."""
+
+    statuses: Counter[str]
+    seconds: float  # spent on the samples, failed ones not counted; 0 where it was not asked for
+    size: int  # bytes of the Parquet
+    commit: Commit
 
 
 def encode_records(rows: Sequence[Mapping[str, Any]], commit: Commit) -> bytes:
@@ -57,6 +67,27 @@ def read_records(path: Path, columns: list[str] | None = None) -> tuple[pa.Table
     table = _guard(path, lambda: pq.ParquetFile(path).read(columns))
     _guard(path, lambda: table.validate(full=True))
     return table, _parse_commit(table.schema.metadata, path)
+
+
+def read_outcome(path: Path, timed: bool = False) -> Outcome:
+    """How a shard ended, read several times faster than its rows are.
+
+    The rows of a shard without failures are not looked at, unless `timed` asks for their seconds.
+    Raises ShardError if the file is not a whole Parquet of ours.
+    """
+    data = _guard(path, path.read_bytes)
+    file = _guard(path, lambda: pq.ParquetFile(pa.BufferReader(data)))
+    footer = file.metadata
+    rows, commit = footer.num_rows, _parse_commit(footer.metadata, path)
+    columns = ["status"] * (rows != commit.samples) + ["seconds"] * timed
+    values: dict[str, list] = {}
+    if columns:
+        table = _guard(path, lambda: file.read(columns, use_threads=False))
+        _guard(path, lambda: table.validate(full=True))
+        values = table.to_pydict()
+    statuses = Counter(values["status"]) if "status" in columns else Counter({OK: rows})
+    seconds = sum(filter(None, values["seconds"])) if timed else 0.0
+    return Outcome(statuses, seconds, len(data), commit)
 
 
 def check_records(path: Path) -> str | None:

@@ -78,6 +78,7 @@ class Bulk:
 
     out: Path
     request: BulkRequest
+    claim: str  # sha256 of all that it takes, as the folder's stylize.json says it
     columns: dict[str, Shards]
     stylizer: Stylizer
     open_style: Callable[[Path], Picture]
@@ -110,8 +111,10 @@ def open_bulk(
         "model": {"path": str(request.model.absolute()), "sha256": stylizer.digest},
         "hints": hints and hints.generator.digest,
     }  # fmt: skip
-    claim_folder(out / REQUEST, json.dumps(said, indent=1), "stylization")
-    return Bulk(out, request, columns, stylizer, open_style, hints)
+    text = json.dumps(said, indent=1)
+    claim_folder(out / REQUEST, text, "stylization")
+    claim = hashlib.sha256(text.encode()).hexdigest()
+    return Bulk(out, request, claim, columns, stylizer, open_style, hints)
 
 
 def stylize_bulk_shard(bulk: Bulk, column: str, shard: str) -> None:
@@ -124,10 +127,16 @@ def stylize_bulk_shard(bulk: Bulk, column: str, shard: str) -> None:
     provenance = describe_stylizer(stylizer) | {
         "column": column,
         "request": _describe_request(bulk.request),
+        "claim": bulk.claim,
         "hints": bulk.hints and bulk.hints.generator.digest,
     }
-    encoders = encoder_threads(stylizer.device)
-    write_samples(bulk.out / column, shard, provenance, _make(bulk, jobs), len(jobs), encoders)
+    by_key = {job.key: job for job in jobs}
+
+    def make(rows: list[dict[str, Any]]) -> Iterator[Made | Failure]:
+        return _make(bulk, [by_key[row["key"]] for row in rows])
+
+    rows, encoders = [_row(bulk, job) for job in jobs], encoder_threads(stylizer.device)
+    write_samples(bulk.out / column, shard, provenance, rows, make, encoders)
 
 
 def _plan(request: BulkRequest) -> tuple[list[Input], dict[str, Shards]]:

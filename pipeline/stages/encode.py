@@ -100,9 +100,9 @@ def encode_shard(encoder: Encoder, column: str, shard: str) -> None:
     }
     images = Column(folder.column(column), [shard])
     rows = folder.rows(shard)
-    made = (_encode_identity(encoder, images, row) for row in rows)
+    make = partial(map, partial(_encode_identity, encoder, images))
     workers = encoder_threads(encoder.device)
-    write_samples(folder.column(f"latents-{column}"), shard, provenance, made, len(rows), workers)
+    write_samples(folder.column(f"latents-{column}"), shard, provenance, rows, make, workers)
 
 
 def _encode_identity(encoder: Encoder, images: Column, row: dict[str, Any]) -> Made | Failure:

@@ -49,9 +49,9 @@ def render_shard(folder: RunFolder, column: str, shard: str, device: torch.devic
         "rig": run.rig.model_dump(mode="json", exclude={"file"}),
     }
     description = _describe(run, source, generator, labels)
-    made = (_render_identity(run, column, generator, labels, description, row) for row in rows)
+    render = partial(_render_identity, run, column, generator, labels, description)
     encoders = encoder_threads(device)
-    write_samples(folder.column(column), shard, provenance, made, len(rows), encoders)
+    write_samples(folder.column(column), shard, provenance, rows, partial(map, render), encoders)
 
 
 def column_source(run: RunManifest, column: str) -> str:

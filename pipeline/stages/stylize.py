@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ class Stylizer:
     model: DiffStyle360
     digest: str  # sha256 of its weights' file
     device: torch.device
+    views_at_once: int  # through the denoiser; halved where the GPU's memory does not hold them
     compiled: bool = False  # the denoiser, by torch.compile
     banks: BankCache = field(default_factory=lambda: BankCache(BANK_BYTES))  # of shared styles
 
@@ -81,7 +83,7 @@ def open_stylizer(
     model = DiffStyle360.from_pretrained(folder, dtype).to(device).eval()
     if compiled:
         model.denoiser.compile()
-    return Stylizer(model, digest, device, compiled)
+    return Stylizer(model, digest, device, views_at_once(model.config), compiled)
 
 
 def open_stylization(
@@ -118,13 +120,12 @@ def stylize_shard(stylization: Stylization, reference: str, shard: str) -> None:
         "settings": described,
     }
     content = Column(folder.column("render"), [shard])
-    rows = folder.rows(shard)
     shared = settings.references[reference].image is not None
     sampling = Sampling(**settings.sampling(reference))
     size = identities_at_once(stylizer, folder.run.rig.count)
     encode = partial(_encode_stylized, folder.run, stylizer.digest, described)
 
-    def made() -> Iterator[Made | Failure]:
+    def make(rows: list[dict[str, Any]]) -> Iterator[Made | Failure]:
         for first in range(0, len(rows), size):
             subjects = [
                 _read_subject(stylization, reference, content, style_of, row)
@@ -133,7 +134,7 @@ def stylize_shard(stylization: Stylization, reference: str, shard: str) -> None:
             yield from stylize_subjects(stylizer, subjects, sampling, shared, encode)
 
     encoders = encoder_threads(stylizer.device)
-    write_samples(folder.column(column), shard, provenance, made(), len(rows), encoders)
+    write_samples(folder.column(column), shard, provenance, folder.rows(shard), make, encoders)
 
 
 def describe_stylizer(stylizer: Stylizer) -> dict[str, Any]:
@@ -152,7 +153,7 @@ def identities_at_once(stylizer: Stylizer, views: int) -> int:
     """How many identities of so many views go through the model together."""
     if stylizer.device.type != "cuda":
         return 1
-    return max(1, views_at_once(stylizer.model.config) // views)
+    return max(1, stylizer.views_at_once // views)
 
 
 def stylize_subjects(
@@ -192,7 +193,38 @@ def _kind(subject: Subject | Failure) -> tuple[int, bool] | None:
 def _stylize_together(
     stylizer: Stylizer, subjects: list[Subject], sampling: Sampling, shared: bool
 ) -> torch.Tensor:
-    """Subjects of one kind to their views [B, V, 3, S, S] on the CPU."""
+    """Subjects of one kind to their views [B, V, 3, S, S] on the CPU.
+
+    Where a GPU runs out of memory, half as many are tried, and from then on. Raises PipelineError
+    where a single view is too much.
+    """
+    made: list[torch.Tensor] = []
+    done = 0
+    while done < len(subjects):
+        some = subjects[done : done + identities_at_once(stylizer, len(subjects[0].hint))]
+        try:
+            made.append(_stylize_some(stylizer, some, sampling, shared))
+            done += len(some)
+        except torch.OutOfMemoryError:
+            _take_fewer(stylizer)
+    return torch.cat(made)
+
+
+def _take_fewer(stylizer: Stylizer) -> None:
+    where = f"{stylizer.device}: out of memory"
+    if stylizer.views_at_once == 1:
+        raise PipelineError(
+            f"{where} with one view at a time; use precision: fast, or a GPU with more memory that "
+            "nothing else uses"
+        )
+    stylizer.views_at_once //= 2
+    torch.cuda.empty_cache()
+    print(f"{where}; from now on {stylizer.views_at_once} views at a time", file=sys.stderr)
+
+
+def _stylize_some(
+    stylizer: Stylizer, subjects: list[Subject], sampling: Sampling, shared: bool
+) -> torch.Tensor:
     size, device = stylizer.model.config.image_size, stylizer.device
     styles = [to_model(subject.style[None], size)[0] for subject in subjects]
     backs = [subject.back for subject in subjects if subject.back is not None]
@@ -205,6 +237,7 @@ def _stylize_together(
         sampling=sampling,
         seeds=[subject.row["noise_seed"] for subject in subjects],
         style_banks=stylizer.banks if shared else None,
+        at_once=stylizer.views_at_once,
     ).cpu()
 
 

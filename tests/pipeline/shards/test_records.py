@@ -5,7 +5,14 @@ import pytest
 
 from manifests.schemas import RECORD, VERSION_KEY
 from pipeline.shards import ShardError
-from pipeline.shards.records import Commit, check_records, encode_records, read_commit, read_records
+from pipeline.shards.records import (
+    Commit,
+    check_records,
+    encode_records,
+    read_commit,
+    read_outcome,
+    read_records,
+)
 
 COMMIT = Commit(1, 10240, "a" * 64, "b" * 32, {"device": "cpu", "scale": 0.5}, pa.__version__)
 OK_ROW = {
@@ -45,6 +52,19 @@ def test_rows_and_commit_come_back(parquet):
     assert check_records(parquet) is None
 
 
+def test_outcome_is_what_the_rows_say(parquet):
+    for timed, seconds in ((False, 0.0), (True, 0.1)):
+        outcome = read_outcome(parquet, timed)
+        assert outcome.statuses == {"ok": 1, "NonFinite": 1}
+        assert outcome.seconds == seconds
+        assert (outcome.size, outcome.commit) == (parquet.stat().st_size, COMMIT)
+    parquet.write_bytes(encode_records([OK_ROW, OK_ROW | {"key": "b"}], COMMIT._replace(samples=2)))
+    assert read_outcome(parquet).statuses == {"ok": 2}
+    assert read_outcome(parquet, timed=True).seconds == 0.2
+    parquet.write_bytes(encode_records([], COMMIT._replace(samples=0)))
+    assert read_outcome(parquet, timed=True)[:2] == ({"ok": 0}, 0.0)
+
+
 def test_bytes_follow_from_the_rows():
     assert encode_records(ROWS, COMMIT) == encode_records([dict(row) for row in ROWS], COMMIT)
     assert encode_records(ROWS[::-1], COMMIT) != encode_records(ROWS, COMMIT)
@@ -80,8 +100,9 @@ def test_every_flipped_byte_is_found(parquet):
 @pytest.mark.parametrize("keep", [0, 4, 100, -1])
 def test_a_cut_file_is_refused(parquet, keep):
     parquet.write_bytes(parquet.read_bytes()[:keep])
-    with pytest.raises(ShardError, match="not readable as Parquet"):
-        read_commit(parquet)
+    for read in (read_commit, read_outcome):
+        with pytest.raises(ShardError, match="not readable as Parquet"):
+            read(parquet)
 
 
 def test_other_versions_and_foreign_files_are_refused(parquet):
@@ -98,6 +119,8 @@ def test_other_versions_and_foreign_files_are_refused(parquet):
         read_commit(parquet)
     with pytest.raises(ShardError, match="missing; make the shard again"):
         read_commit(parquet.with_name("none.parquet"))
+    with pytest.raises(ShardError, match="missing; make the shard again"):
+        read_outcome(parquet.with_name("none.parquet"))
 
 
 def test_an_edited_row_is_found_whatever_wrote_it(parquet):

@@ -13,6 +13,7 @@ import webdataset
 from PIL import Image
 
 import pipeline.stages.bulk as stage
+from pipeline.counts import count_column
 from pipeline.errors import PipelineError
 from pipeline.images import decode_picture, read_file, to_model
 from pipeline.inputs.jobs import Asked
@@ -23,6 +24,8 @@ from pipeline.shards.reader import Column, read_clip
 from pipeline.shards.records import read_records
 from pipeline.stages.bulk import BulkRequest, open_bulk, stylize_bulk_shard
 from pipeline.stages.export import export_column
+from pipeline.stages.retry import find_failed, set_aside
+from pipeline.stages.samples import Failure
 from pipeline.stages.verify import verify_folder
 from stylize import DiffStyle360, Sampling, StylizerConfig, stylize_views
 from tests.pipeline import odd_images
@@ -360,3 +363,35 @@ def test_encoding_is_as_asked(ask: Ask, tmp_path: Path) -> None:
     assert Image.open(io.BytesIO(member)).format == "JPEG"
     with pytest.raises(ShardError):
         column.read("none")
+
+
+def test_retried_shard_stylizes_what_failed_alone(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = ask(write_portraits(tmp_path / "in", 3), hint="camera")
+    bulk = open_bulk(request, tmp_path / "out", CPU)
+    [column] = bulk.columns
+    prepared: list[str] = []
+    prepare = stage._prepare
+
+    def fail_once(bulk: Any, job: Any, *found: Any) -> Any:
+        prepared.append(job.key)
+        if job.key == "1" and len(prepared) <= 3:
+            return Failure(stage._row(bulk, job), "non_finite", "hint")
+        return prepare(bulk, job, *found)
+
+    monkeypatch.setattr(stage, "_prepare", fail_once)
+    stylize_bulk_shard(bulk, column, "train-00000")
+    folder = tmp_path / "out" / column
+    assert count_column(folder).statuses == {"ok": 2, "non_finite": 1}
+    set_aside(folder, find_failed(folder).shards)
+    stylize_bulk_shard(bulk, column, "train-00000")
+    assert prepared == ["0", "1", "2", "1"]
+    never_failed = open_bulk(request, tmp_path / "clean", CPU)
+    stylize_bulk_shard(never_failed, column, "train-00000")
+    for extension in ("tar", "idx"):
+        mine, theirs = (
+            f / f"train-00000.{extension}" for f in (folder, tmp_path / "clean" / column)
+        )
+        assert mine.read_bytes() == theirs.read_bytes()
+    assert verify_folder(folder) == 3

@@ -7,14 +7,18 @@ import pytest
 import torch
 
 import eg3d_renderer as er
+import pipeline.stages.render as stage
 from pipeline.counts import count_column
 from pipeline.errors import PipelineError
 from pipeline.folders import RunFolder
 from pipeline.shards.codecs import to_uint8
+from pipeline.shards.indexes import write_wids
 from pipeline.shards.reader import Column, read_clip
 from pipeline.shards.records import read_commit
+from pipeline.shards.verify import verify_column
 from pipeline.stages.plan import plan_run
 from pipeline.stages.render import render_shard
+from pipeline.stages.retry import find_failed, set_aside
 from tests.shipped import needs_demo_weights
 
 Open = Callable[..., RunFolder]
@@ -187,6 +191,45 @@ def test_poisoned_identities_become_failed_rows(poisoned: RunFolder) -> None:
     assert "image of view 1 is not finite" in count.examples["non_finite"]
     assert "must lie in [2.25, 3.3]" in count.examples["cannot_encode"]
     assert Column(poisoned.column("render")).keys == ["train-00000002"]
+
+
+def test_retried_shard_is_as_if_nothing_had_failed(
+    open_variant: Open, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One identity comes out as NaN, once; then it alone is rendered, and no other column moves."""
+    folder = open_variant({"shards.identities": 3, "outputs.resolution": 16})
+    plan_run(folder)
+    render_shard(folder, "style-statue", "train-00000", CPU)
+    column, style = folder.column("render"), folder.column("style-statue")
+    others = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in style.iterdir()}
+    rows = folder.rows("train-00000")
+    poisoned, rendered = [rows[1]["seed"]], []
+    render = stage.render_seed
+
+    def render_counted(run: Any, generator: Any, labels: Any, seed: int, *rest: int) -> Any:
+        rendered.append(seed)
+        if seed in poisoned:
+            poisoned.remove(seed)
+            raise FloatingPointError(f"seed {seed}: image of view 1 is not finite")
+        return render(run, generator, labels, seed, *rest)
+
+    monkeypatch.setattr(stage, "render_seed", render_counted)
+    render_shard(folder, "render", "train-00000", CPU)
+    assert count_column(column).statuses == {"ok": 2, "non_finite": 1}
+    write_wids(column)
+    set_aside(column, find_failed(column).shards)
+    rendered.clear()
+    render_shard(folder, "render", "train-00000", CPU)
+    assert rendered == [rows[1]["seed"]]
+    never_failed = RunFolder(folder.run, tmp_path / "clean")
+    plan_run(never_failed)
+    render_shard(never_failed, "render", "train-00000", CPU)
+    for extension in ("tar", "idx"):
+        name = f"train-00000.{extension}"
+        mine, theirs = (f.column("render") / name for f in (folder, never_failed))
+        assert mine.read_bytes() == theirs.read_bytes()
+    assert verify_column(column, [row["key"] for row in rows]) == []
+    assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in style.iterdir()} == others
 
 
 def test_unknown_column_is_named(made_run: RunFolder) -> None:

@@ -16,7 +16,9 @@ from pipeline.images import to_model
 from pipeline.shards.codecs import decode, to_uint8
 from pipeline.shards.reader import Column, read_clip
 from pipeline.shards.records import read_commit
+from pipeline.shards.verify import verify_column
 from pipeline.shards.writer import ShardWriter
+from pipeline.stages.retry import find_failed, set_aside
 from pipeline.stages.stylize import open_stylization, stylize_shard
 from stylize import DiffStyle360, Sampling, stylize_views
 from tests.pipeline.conftest import make_columns
@@ -167,6 +169,39 @@ def test_identities_together_keep_their_order_and_failures(
             assert np.abs(first - second).max() <= 1
 
 
+def test_where_memory_runs_out_fewer_views_are_tried(
+    open_bulk: Open, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = open_bulk({"stylize.split": "train", "shards.identities": 3})
+    alone = stylize(folder)
+    tried = []
+
+    def stylize_in_little(*of: Any, at_once: int, **named: Any) -> torch.Tensor:
+        tried.append((len(named["front"]), at_once))
+        if at_once > 5:
+            raise torch.OutOfMemoryError
+        return stylize_views(*of, at_once=at_once, **named)
+
+    monkeypatch.setattr(stage, "stylize_views", stylize_in_little)
+    monkeypatch.setattr(stage, "views_at_once", lambda _: 16)
+    monkeypatch.setattr(stage, "identities_at_once", lambda s, views: s.views_at_once // views)
+    (folder.column("stylized-statue") / "train-00000.parquet").unlink()
+    together = stylize(folder)
+    assert tried == [(3, 16), (2, 8), (1, 4), (1, 4), (1, 4)]
+    assert together == alone
+    assert "cpu: out of memory; from now on 4 views at a time" in capsys.readouterr().err
+
+    monkeypatch.setattr(stage, "identities_at_once", lambda *_: 1)
+
+    def fail(*of: Any, **named: Any) -> torch.Tensor:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(stage, "stylize_views", fail)
+    with pytest.raises(PipelineError, match="out of memory with one view at a time"):
+        stylize(folder)
+    assert not list(folder.path.rglob(".*.tmp"))
+
+
 def test_damaged_content_is_a_failed_row(open_bulk: Open) -> None:
     folder = open_bulk({"stylize.split": "train"})
     tar = folder.column("render") / "train-00000.tar"
@@ -195,6 +230,37 @@ def test_non_finite_output_is_a_failed_row(
     monkeypatch.setattr(stage, "stylize_views", lambda *_, hint, **__: hint * torch.nan)
     assert stylize(folder) == {}
     assert count_column(folder.column("stylized-statue")).statuses == {"non_finite": 1}
+
+
+def test_retried_shard_stylizes_what_failed_alone(
+    open_bulk: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The middle one of three failed once, as its content had; identities go together."""
+    folder = open_bulk({"stylize.split": "train", "shards.identities": 3})
+    monkeypatch.setattr(stage, "identities_at_once", lambda *_: 2)
+    tar = folder.column("render") / "train-00000.tar"
+    whole = tar.read_bytes()
+    rows = folder.rows("train-00000")
+    where = whole.index(f"{rows[1]['key']}.view_00.rgb.png".encode()) + 600
+    tar.write_bytes(whole[:where] + bytes([whole[where] ^ 1]) + whole[where + 1 :])
+    before = stylize(folder)
+    assert list(before) == [rows[0]["key"], rows[2]["key"]]
+    tar.write_bytes(whole)
+    column = folder.column("stylized-statue")
+    set_aside(column, find_failed(column).shards)
+    stylized: list[int] = []
+    stylize_views = stage.stylize_views
+
+    def count(*args: Any, seeds: list[int], **kwargs: Any) -> torch.Tensor:
+        stylized.extend(seeds)
+        return stylize_views(*args, seeds=seeds, **kwargs)
+
+    monkeypatch.setattr(stage, "stylize_views", count)
+    after = stylize(folder)
+    assert stylized == [rows[1]["noise_seed"]]
+    assert list(after) == [row["key"] for row in rows]
+    assert {key: after[key] for key in before} == before
+    assert verify_column(column) == []
 
 
 def test_what_is_missing_is_named(made_run: RunFolder, open_variant: Open) -> None:

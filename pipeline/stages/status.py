@@ -1,0 +1,337 @@
+"""Status: how a run stands, from its files alone; nothing is written, and no job is asked."""
+
+import fcntl
+import heapq
+import math
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from manifests import RunManifest
+from manifests.stylizer import MODEL_FILES, TRAIN_SPLIT
+from pipeline.counts import Count
+from pipeline.folders import RunFolder
+from pipeline.shards import ShardError
+from pipeline.shards.records import Commit, read_outcome
+from pipeline.stages.retry import LOCK, find_set_aside
+
+PAST = 600.0  # seconds at least of what a rate is taken over, and after which work has stopped
+TURNS = 4  # shards that a job makes one after another in that time, at least
+TIMED = 64  # newest shards of a column, of which is read how long they took
+STALE = 3600.0  # seconds without a byte after which a writer counts as dead, lock or not
+STEPS = 50  # last ones, of the fine-tune's rate
+TAIL = 1 << 16  # bytes of loss.csv that are read
+
+
+@dataclass(frozen=True)
+class Writing:
+    """A tar that a job is writing, or was writing when it died."""
+
+    shard: str
+    host: str
+    bytes: int
+    quiet: float  # seconds since the last byte
+    alive: bool
+
+
+@dataclass
+class ColumnStatus:
+    """A column: what was asked for, what is there, and how fast it comes."""
+
+    name: str
+    shards_asked: int
+    samples_asked: int
+    shards: int = 0  # committed and whole as far as names and sizes tell
+    count: Count = field(default_factory=Count)
+    bytes: int = 0  # of these shards, indexes and records included
+    newest: float = 0.0  # when the last one was committed, seconds since 1970
+    writing: list[Writing] = field(default_factory=list)
+    set_aside: int = 0  # shards that wait for being made again
+    damaged: list[str] = field(default_factory=list)  # a line a shard
+    samples_per_second: float | None = None  # of all jobs together, failed ones counted
+    seconds_left: float | None = None  # none: not known, or nobody is at it
+    bytes_to_come: int | None = None  # none: not known
+
+    @property
+    def missing(self) -> int:
+        """Samples that are neither ok nor failed yet."""
+        return self.samples_asked - self.count.total
+
+
+@dataclass(frozen=True)
+class FinetuneStatus:
+    steps_asked: int
+    steps: int  # done
+    loss: float | None  # of the last one
+    steps_per_second: float | None
+    seconds_left: float | None
+    saved: bool  # the stylizer is there
+
+
+@dataclass(frozen=True)
+class Artefact:
+    there: bool
+    stale: bool  # older than a shard that it is made of
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    folder: Path
+    started: bool  # the folder is there
+    locked: bool | None  # a snakemake is making the run; none: the file system does not tell
+    columns: list[ColumnStatus]
+    finetune: FinetuneStatus | None
+    artefacts: dict[str, Artefact]
+    bytes_free: int  # on the run's file system
+
+    @property
+    def bytes(self) -> int:
+        """Of all columns, shards that are being written included."""
+        return sum(c.bytes + sum(w.bytes for w in c.writing) for c in self.columns)
+
+    @property
+    def bytes_to_come(self) -> int | None:
+        """Of the shards that are missing; None where no shard tells how large they get."""
+        known = [column.bytes_to_come for column in self.columns]
+        return None if None in known else sum(filter(None, known))
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether what is to come fits on the disk; None where that is not known."""
+        wanted = self.bytes_to_come
+        return None if wanted is None else wanted <= self.bytes_free
+
+
+def look_at_run(folder: RunFolder) -> RunStatus:
+    """How a run stands now, from whichever machine sees its folder; one not begun has nothing."""
+    now = time.time()
+    run, path = folder.run, folder.path
+    columns = [
+        _look_at_column(folder.column(name), run, split, now)
+        for name, split in columns_asked(run).items()
+    ]
+    _estimate_bytes(columns)
+    there = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    return RunStatus(
+        folder=path,
+        started=path.is_dir(),
+        locked=is_locked(path / LOCK),
+        columns=columns,
+        finetune=_look_at_finetune(folder, now),
+        artefacts=_look_at_artefacts(folder, columns),
+        bytes_free=shutil.disk_usage(there).free,
+    )
+
+
+def columns_asked(run: RunManifest) -> dict[str, str | None]:
+    """The columns of a run in the order they are made, each with its split; None: all splits."""
+    columns: dict[str, str | None] = dict.fromkeys(run.columns)
+    columns |= dict.fromkeys(run.latent_columns, TRAIN_SPLIT)
+    return columns | dict.fromkeys(run.stylized_columns, run.stylized_split)
+
+
+def is_locked(path: Path) -> bool | None:
+    """Whether another process holds the exclusive lock of a file; None where nobody can tell.
+
+    To find out, a shared lock is taken for some microseconds. Where locks do not reach from machine
+    to machine, those of others count as free.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    finally:
+        os.close(file)
+    return False
+
+
+class Stretch(NamedTuple):
+    """When a job made a shard."""
+
+    end: float  # seconds, on any clock
+    seconds: float  # that it took
+    samples: float
+
+
+def measure_rate(made: Sequence[Stretch], under_way: float, now: float | None) -> float | None:
+    """Samples per second of all jobs together over the recent past, None where nothing was made.
+
+    A shard's samples are spread over the time that they took, so that one shard gives a rate and
+    many that end together do not give an infinite one. `under_way` are samples of shards that are
+    not finished; with `now` None nobody works any more, and the past ends with the last shard.
+    """
+    if not made:
+        return None
+    last = max(stretch.end for stretch in made)
+    end = last if now is None else max(now, last)
+    past = max(PAST, TURNS * max(stretch.seconds for stretch in made))
+    start = max(end - past, min(stretch.end - stretch.seconds for stretch in made))
+    samples = under_way
+    for stretch in made:
+        inside = stretch.end - max(start, stretch.end - stretch.seconds)
+        if stretch.end > start:
+            samples += stretch.samples * (inside / stretch.seconds if stretch.seconds else 1.0)
+    return samples / (end - start) if end > start and samples else None
+
+
+def _look_at_column(column: Path, run: RunManifest, split: str | None, now: float) -> ColumnStatus:
+    names = run.shard_names(split)
+    samples = sum(map(run.count, run.identities if split is None else (split,)))
+    status = ColumnStatus(column.name, len(names), samples)
+    try:
+        files = set(os.listdir(column))
+    except FileNotFoundError:
+        return status
+    status.writing = _find_writing(column, files, now)
+    status.set_aside = len(find_set_aside(column))
+    dated: dict[str, float] = {}
+    for name in names:
+        if f"{name}.parquet" in files:
+            with suppress(FileNotFoundError):  # a job has begun to write it anew
+                dated[name] = os.stat(f"{column}/{name}.parquet").st_mtime
+    newest = set(heapq.nlargest(TIMED, dated, key=dated.__getitem__))
+    made: dict[str, float] = {}  # samples, those not counted that were kept from an earlier shard
+    timed: dict[str, float] = {}
+    for name in dated:
+        path = column / f"{name}.parquet"
+        try:
+            outcome = read_outcome(path, timed=name in newest)
+            size = _measure_files(str(path), outcome.commit)
+            status.count.add(path, outcome)
+        except ShardError as error:
+            if path.exists():
+                status.damaged.append(str(error))
+            continue
+        total = outcome.statuses.total()
+        made[name] = total - outcome.commit.provenance.get("kept", {"samples": 0})["samples"]
+        if name in newest:
+            timed[name] = outcome.seconds * made[name] / max(total, 1)
+        status.shards += 1
+        status.bytes += size + outcome.size
+    if made:
+        status.newest = max(dated[name] for name in made)
+        usual = sum(timed.values()) / max(len(timed), 1)
+        stretches = [Stretch(dated[n], timed.get(n, usual), made[n]) for n in made]
+        _measure_progress(status, stretches, now)
+    return status
+
+
+def _measure_files(parquet: str, commit: Commit) -> int:
+    """Bytes of the tar and the index beside a Parquet. Raises ShardError where they do not fit."""
+    base = parquet.removesuffix(".parquet")
+    try:
+        tar, idx = os.stat(f"{base}.tar").st_size, os.stat(f"{base}.idx").st_size
+    except FileNotFoundError as error:
+        raise ShardError(f"{error.filename}: missing") from error
+    if tar != commit.bytes:
+        raise ShardError(f"{base}.tar: {tar} bytes, {commit.bytes} were committed")
+    return tar + idx
+
+
+def _find_writing(column: Path, files: set[str], now: float) -> list[Writing]:
+    """The temporaries of tars in a column; see `pipeline.shards.files.Temporary` for the names."""
+    found = []
+    for name in sorted(files):
+        shard, _, rest = name.removeprefix(".").partition(".tar.")
+        if name.startswith(".") and name.endswith(".tmp") and rest.count(".") >= 3:
+            path = column / name
+            try:
+                stat = path.stat()
+            except FileNotFoundError:
+                continue
+            quiet = max(0.0, now - stat.st_mtime)
+            alive = quiet < STALE and is_locked(path) is not False
+            host = rest.rsplit(".", 3)[0]
+            found.append(Writing(shard, host, stat.st_size, quiet, alive))
+    return found
+
+
+def _measure_progress(status: ColumnStatus, made: list[Stretch], now: float) -> None:
+    alive = [writing for writing in status.writing if writing.alive]
+    each = status.bytes / max(status.count.total, 1)
+    under_way = sum(writing.bytes for writing in alive) / each if each else 0.0
+    rate = measure_rate(made, under_way, now if alive else None)
+    status.samples_per_second = rate
+    if rate and (alive or now - status.newest < PAST):
+        status.seconds_left = max(0.0, status.missing - under_way) / rate
+
+
+def _estimate_bytes(columns: list[ColumnStatus]) -> None:
+    """Sets what each column still takes: as its samples so far, or else as those of all columns."""
+    total = sum(column.count.total for column in columns)
+    usual = sum(column.bytes for column in columns) / total if total else None
+    for column in columns:
+        each = column.bytes / column.count.total if column.count.total else usual
+        if not column.missing:
+            column.bytes_to_come = 0
+        elif each is not None:
+            begun = sum(writing.bytes for writing in column.writing if writing.alive)
+            column.bytes_to_come = max(0, math.ceil(column.missing * each) - begun)
+
+
+def _look_at_finetune(folder: RunFolder, now: float) -> FinetuneStatus | None:
+    wanted = folder.run.finetune
+    if wanted is None:
+        return None
+    saved = all((folder.path / "stylizer" / name).is_file() for name in MODEL_FILES)
+    path = folder.checkpoints / "loss.csv"
+    rows = _read_losses(path) if path.is_file() else []
+    if not rows:
+        return FinetuneStatus(wanted.steps, 0, None, None, None, saved)
+    steps, loss = int(rows[-1]["step"]) + 1, rows[-1]["loss"]
+    seconds = sum(row["seconds"] for row in rows[-STEPS:])
+    rate = len(rows[-STEPS:]) / seconds if seconds > 0 else None
+    left = None
+    if rate and not saved and now - path.stat().st_mtime < max(PAST, 10 / rate):
+        left = (wanted.steps - steps) / rate
+    return FinetuneStatus(wanted.steps, steps, loss, rate, left, saved)
+
+
+def _read_losses(path: Path) -> list[dict[str, float]]:
+    """Step, loss and seconds of the last rows of a loss.csv; one that is not whole is left out."""
+    with path.open("rb") as file:
+        names = file.readline().decode("utf-8", "replace").strip().split(",")
+        first = file.tell()
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(first, size - TAIL))
+        lines = file.read().decode("utf-8", "replace").split("\n")[:-1]  # whole ones end so
+    if size - TAIL > first:
+        del lines[0]
+    rows = []
+    for line in lines:
+        try:
+            row = dict(zip(names, map(float, line.split(",")), strict=True))
+            rows.append({name: row[name] for name in ("step", "loss", "seconds")})
+        except (ValueError, KeyError):  # cut off, or written over
+            continue
+    return [row for row in rows if all(map(math.isfinite, row.values()))]
+
+
+def _look_at_artefacts(folder: RunFolder, columns: list[ColumnStatus]) -> dict[str, Artefact]:
+    """The files that come after the columns, and the plan before them."""
+    newest = max((column.newest for column in columns), default=0.0)
+    stylized = folder.run.stylized_columns
+    outputs = max((c.newest for c in columns if c.name in stylized), default=0.0)
+    paths = {"plan": (folder.plan_path, 0.0)}
+    if stylized:
+        paths["metrics"] = folder.metrics_path, outputs
+    paths["verified"] = folder.verified_path, newest
+    paths["report"] = folder.report_path, newest
+    found = {}
+    for name, (path, since) in paths.items():
+        there = path.is_file()
+        found[name] = Artefact(there, there and path.stat().st_mtime < since)
+    return found
