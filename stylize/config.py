@@ -8,6 +8,7 @@ from typing import Any
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
 STYLE_ENCODERS = ("copy", "lora")
 REFERENCE_TIMESTEPS = ("same", "zero")
+SPACINGS = ("leading", "trailing")
 VAE_LATENT_CHANNELS = 4
 
 
@@ -30,7 +31,9 @@ class StylizerConfig:
     always at 0 ("zero", for a model trained so: they then serve every step). `back_view`: with the
     networks that draw the back of a head from its front. `hint_residual` makes the network predict
     its departure from the hint's own latents (prediction "sample" only), so that from random
-    weights it starts at the hint.
+    weights it starts at the hint. `timestep_spacing`: sampling begins at a timestep that takes its
+    noise for an image's ("leading", as Stable Diffusion does) or at the last ("trailing", Lin et
+    al. 2024, better where steps are few).
     """
 
     image_size: int
@@ -58,6 +61,7 @@ class StylizerConfig:
     train_timesteps: int = 1000
     beta_start: float = 0.00085
     beta_end: float = 0.012
+    timestep_spacing: str = "leading"
 
     def __post_init__(self) -> None:
         for name in ("channels", "attention", "motion", "hint_channels", "vae_channels"):
@@ -115,6 +119,8 @@ class StylizerConfig:
                 f"reference_timestep: {self.reference_timestep!r} is not one of "
                 f"{REFERENCE_TIMESTEPS}"
             )
+        if self.timestep_spacing not in SPACINGS:
+            problems.append(f"timestep_spacing: {self.timestep_spacing!r} is not one of {SPACINGS}")
         if self.prediction not in PREDICTIONS:
             problems.append(f"prediction: {self.prediction!r} is not one of {PREDICTIONS}")
         if self.hint_residual and self.prediction != "sample":
@@ -157,7 +163,7 @@ class StylizerConfig:
             "beta_start": self.beta_start,
             "beta_end": self.beta_end,
             "beta_schedule": "scaled_linear",
-            "timestep_spacing": "leading",
+            "timestep_spacing": self.timestep_spacing,
             "steps_offset": 1,
             "clip_sample": False,
             "set_alpha_to_one": False,
@@ -191,6 +197,7 @@ def demo() -> StylizerConfig:
         hint_residual=True,
         latent_scale=0.08,
         chroma=3.0,
+        timestep_spacing="trailing",
     )
 
 

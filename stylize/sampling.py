@@ -70,6 +70,7 @@ def stylize_views(
     *,
     style_banks: BankCache | None = None,
     content_banks: BankCache | None = None,
+    at_once: int | None = None,
 ) -> torch.Tensor:
     """Stylize B identities all around: [B, V, 3, H, W] in [-1, 1] at the hints' V cameras.
 
@@ -77,9 +78,11 @@ def stylize_views(
     [3, H, W], of all, or [B, 3, H, W]; all in [-1, 1]. `seeds`: of each identity's noise. An
     identity's result does not depend on the others beyond rounding. `style_banks` keeps the style's
     states for later calls, `content_banks` the contents' (worth it where the same contents follow
-    in other styles). Raises StylizerError where an image has the wrong size.
+    in other styles). `at_once`: how many views the denoiser takes at a time, else `views_at_once`.
+    Raises StylizerError where an image has the wrong size.
     """
     config = model.config
+    at_once = at_once or views_at_once(config)
     batch, views = hint.shape[:2]
     for images in (front, hint, style) if back is None else (front, back, hint, style):
         check_images(images, config)
@@ -112,14 +115,14 @@ def stylize_views(
                     styled = _style_banks(model, styles, time, style_banks)
             residuals = None
             if passes.keys() != {"none"}:
-                residuals = _camera_residuals(model, latents, time, embedded)
+                residuals = _camera_residuals(model, latents, time, embedded, at_once)
             base = hint_latents if config.hint_residual else None
             known = _Known(time, content, styled, residuals, base)
             offsets = [int(torch.randint(views, (), generator=g)) for g in generators]
             windows = torch.stack(
                 [circular_windows(views, config.window, offset) for offset in offsets]
             ).to(device)  # [B, W, n]
-            prediction = _predict_windows(model, latents, windows, known, passes, sampling)
+            prediction = _predict_windows(model, latents, windows, known, passes, sampling, at_once)
             extra = {"eta": sampling.eta, "variance_noise": draw()} if sampling.eta else {}
             step = scheduler.step(prediction, t, latents, **extra)
             latents = step.prev_sample
@@ -216,13 +219,17 @@ def _style_banks(
 
 
 def _camera_residuals(
-    model: DiffStyle360, latents: torch.Tensor, time: torch.Tensor, embedded: torch.Tensor
+    model: DiffStyle360,
+    latents: torch.Tensor,
+    time: torch.Tensor,
+    embedded: torch.Tensor,
+    at_once: int,
 ) -> list[torch.Tensor]:
     """Residuals of every view, once for all the windows and passes it is in: [B, V, c, h, w]."""
-    noisy, size = latents.flatten(0, 1), views_at_once(model.config)
+    noisy = latents.flatten(0, 1)
     parts = [
         model.camera_residuals(part, time.expand(len(part)), hint)
-        for part, hint in zip(noisy.split(size), embedded.split(size), strict=True)
+        for part, hint in zip(noisy.split(at_once), embedded.split(at_once), strict=True)
     ]
     return [
         torch.cat(residual).unflatten(0, latents.shape[:2]) for residual in zip(*parts, strict=True)
@@ -236,6 +243,7 @@ def _predict_windows(
     known: _Known,
     passes: dict[str, float],
     sampling: Sampling,
+    at_once: int,
 ) -> torch.Tensor:
     """The guided prediction [B, V, C, h, w], averaged over the windows [B, W, n] of each view.
 
@@ -243,7 +251,7 @@ def _predict_windows(
     identities, or some windows of one.
     """
     batch, count, length = windows.shape
-    fitting = max(1, views_at_once(model.config) // (length * len(passes)))
+    fitting = max(1, at_once // (length * len(passes)))
     identities, fitting = max(1, fitting // count), min(count, fitting)
     total = torch.zeros_like(latents)
     hits = latents.new_zeros(latents.shape[:2])

@@ -26,6 +26,7 @@ def test_json_round_trip(preset):
         ({"beta_start": 0.5}, "beta_start"),
         ({"vae_channels": (32, 32)}, "vae_channels"),
         ({"vae_channels": (32, 32, 32, 30)}, "vae_channels"),
+        ({"timestep_spacing": "linspace"}, "timestep_spacing"),
         ({"chroma": 0.0}, "chroma"),
         ({"vae_channels": (32, 32, 32)}, "chroma"),
         ({"prompt_tokens": 0}, "prompt_tokens"),

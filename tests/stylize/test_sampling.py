@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from stylize.banks import BankCache
 from stylize.config import StylizerError
 from stylize.sampling import (
+    SAMPLERS,
     Sampling,
     build_scheduler,
     circular_windows,
@@ -121,6 +122,14 @@ def test_bad_options_are_named(model, triplets, options, named):
         sample(model, triplets, **options)
 
 
+def test_sampling_begins_where_the_config_says(tiny):
+    trailing = dataclasses.replace(tiny, timestep_spacing="trailing")
+    for config, expected in ((tiny, [751, 501, 251, 1]), (trailing, [999, 749, 499, 249])):
+        assert build_scheduler(Sampling(steps=4), config).timesteps.tolist() == expected
+    for sampler in SAMPLERS:
+        assert build_scheduler(Sampling(steps=4, sampler=sampler), trailing).timesteps[0] == 999
+
+
 def batch_of(triplets, identities=2, views=6):
     """Different identities around the circle."""
     scale = torch.linspace(0.5, 1, views).view(-1, 1, 1, 1)
@@ -142,12 +151,11 @@ def test_company_changes_rounding_alone(model, triplets, sampler, guidance):
         torch.testing.assert_close(together[row], alone, rtol=0, atol=1e-3)
 
 
-def test_small_pieces_give_what_one_piece_gives(model, triplets, monkeypatch):
+def test_small_pieces_give_what_one_piece_gives(model, triplets):
     front, back, hint = batch_of(triplets)
     sampling = guided(2.0, 3.0, steps=3)
     whole = stylize_views(model, front, back, hint, triplets.style[0], sampling, [7, 8])
-    monkeypatch.setattr("stylize.sampling.LATENT_PIXELS_AT_ONCE", 1)
-    pieces = stylize_views(model, front, back, hint, triplets.style[0], sampling, [7, 8])
+    pieces = stylize_views(model, front, back, hint, triplets.style[0], sampling, [7, 8], at_once=1)
     torch.testing.assert_close(pieces, whole, rtol=0, atol=1e-3)
 
 
