@@ -120,12 +120,9 @@ def _turn(folder: RunFolder) -> dict[str, Any]:
     tables = []
     for key in _shown_keys(folder, TURNED):
         blank = np.full_like(_views(folder, "render", key), pictures.PAPER)
-        rows = [[pair[row] for pair in pairs] for row in (1, 2)]
-        frames = [
-            pictures.strips([_views(folder, column, key) if column else blank for column in row])
-            for row in rows
-            if any(row)
-        ]
+        rows = [row for row in ([pair[i] for pair in pairs] for i in (1, 2)) if any(row)]
+        seen = [_views(folder, column, key) if column else blank for row in rows for column in row]
+        frames = np.split(pictures.strips(seen), len(rows), axis=2)  # of a row each, in one size
         turned = np.concatenate(frames, axis=1)[frames_shown]  # [V, H, W, 3]
         _keep(folder, f"turntable-{key}", pictures.encode_turntable(turned))
         tables.append(

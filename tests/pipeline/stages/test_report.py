@@ -1,11 +1,15 @@
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 
 from pipeline.errors import PipelineError
 from pipeline.folders import RunFolder
 from pipeline.stages.report import _pairs, report_run
+from pipeline.stages.stylize import open_stylization, stylize_shard
 from pipeline.stages.verify import verify_run
 from tests.pipeline.conftest import make_columns
 
@@ -45,6 +49,20 @@ def test_run_that_only_renders_has_a_report(open_variant: Callable[..., RunFolde
     assert "Turntables" in page
     assert "Stylization" not in page
     assert "Figures" not in page
+
+
+def test_content_may_have_another_size_than_what_is_made_of_it(
+    open_variant: Callable[..., RunFolder], tiny_model: Path
+) -> None:
+    changes = {"finetune": None, "stylize.model": str(tiny_model), "outputs.resolution": 16}
+    folder = open_variant(changes)
+    make_columns(folder)
+    stylize_shard(open_stylization(folder, torch.device("cpu")), "statue", "test-00000")
+    verify_run(folder)
+    report_run(folder)
+    [turntable] = (folder.path / "pictures").glob("turntable-*.webp")
+    with Image.open(turntable) as image:
+        assert image.size == (2 * 32, 2 * 32)  # rendered over stylized, content beside style
 
 
 def test_names_from_the_manifest_are_escaped(copied_run: RunFolder) -> None:
