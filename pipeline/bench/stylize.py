@@ -144,12 +144,12 @@ def _fast(model: Any, images: dict[str, Any], sampling: Any) -> Any:
     from stylize import BankCache, stylize_views
 
     content = images["content"]
-    caches = {"style_banks": BankCache(4 << 30), "content_banks": BankCache(4 << 30)}
+    style_banks, content_banks = BankCache(4 << 30), BankCache(4 << 30)
     return torch.stack(
         [
             stylize_views(
                 model, content[:, 0], content[:, content.shape[1] // 2], content, style,
-                sampling, range(len(content)), **caches,
+                sampling, range(len(content)), style_banks=style_banks, content_banks=content_banks,
             )
             for style in images["styles"]
         ]

@@ -48,8 +48,9 @@ def draw_training(
         noise.append(torch.randn(*shape, generator=generator))
         t.append(torch.randint(timesteps, (), generator=generator))
         kept.append(_keep_parts(settings, *torch.rand(2, generator=generator).tolist()))
-    parts = torch.tensor(kept).unbind(1)
-    return Draws(torch.stack(noise), torch.stack(t), *parts, presence=torch.ones(len(numbers)))
+    content, back, style = torch.tensor(kept).unbind(1)
+    every = torch.ones(len(numbers))
+    return Draws(torch.stack(noise), torch.stack(t), content, back, style, presence=every)
 
 
 def fix_validation(
