@@ -17,8 +17,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 
 demo: setup  ## run the embedded default: heads, styles, shards, stylizer, report
 	@$(BIN)/snakemake $(QUIETLY) manifest=$(MANIFEST) out=$(OUT)
-	@$(BIN)/python -c 'import sys; from pipeline.folders import open_run; \
-	  print("report:", open_run(*sys.argv[1:]).report_path)' $(MANIFEST) $(OUT)
+	@$(BIN)/python -c 'import sys; from pipeline.folders import open_folder; \
+	  print("report:", open_folder(*sys.argv[1:]).report_path)' $(MANIFEST) $(OUT)
 
 test: setup  ## all tests
 	$(BIN)/pytest --numprocesses auto --dist loadfile
@@ -26,7 +26,7 @@ test: setup  ## all tests
 check: setup  ## formatters, linters, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/snakefmt --check Snakefile
+	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
 	$(BIN)/mypy
 

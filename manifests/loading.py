@@ -1,4 +1,4 @@
-"""From a YAML file to a validated `RunManifest`, or to one line that says what is wrong with it."""
+"""From a YAML file to a validated manifest, or to one line that says what is wrong with it."""
 
 import difflib
 import json
@@ -11,6 +11,7 @@ import pydantic
 import yaml
 
 from manifests import shipped
+from manifests.bulk import BulkManifest
 from manifests.run import Generator, RunManifest, Style, name_of
 from manifests.stylizer import MODEL_FILES
 
@@ -23,12 +24,30 @@ class ManifestError(ValueError):
     """What a manifest says cannot be done: one line with file, key and reason."""
 
 
-def load_run(path: str | Path) -> RunManifest:
-    """Read and validate a run manifest; relative paths in it are taken from its own folder.
+def load_manifest(path: str | Path) -> RunManifest | BulkManifest:
+    """Read and validate a manifest of either kind; its keys say which it is.
 
-    Raises ManifestError, one line: ``FILE: KEY: reason``.
+    Relative paths in it are taken from its own folder. Raises ManifestError, one line:
+    ``FILE: KEY: reason``.
     """
     path = Path(path)
+    content = _read(path)
+    return build_bulk(content, path) if _is_bulk(content) else build_run(content, path)
+
+
+def load_run(path: str | Path) -> RunManifest:
+    """Read and validate a run manifest. Raises ManifestError as `load_manifest` does."""
+    path = Path(path)
+    content = _read(path)
+    if _is_bulk(content):
+        raise ManifestError(
+            f"{path}: a bulk manifest, for plan, stylize, verify, report and retry-failed; "
+            "this takes one of a run, such as manifests/runs/demo.yaml"
+        )
+    return build_run(content, path)
+
+
+def _read(path: Path) -> dict[Any, Any]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ManifestError(f"{path}: larger than {MAX_BYTES} bytes; is this a run manifest?")
@@ -43,7 +62,15 @@ def load_run(path: str | Path) -> RunManifest:
         raise ManifestError(f"{path}: nested too deeply; is this a run manifest?") from None
     if not isinstance(content, dict):
         raise ManifestError(f"{path}: must be a mapping of keys, such as 'name: demo'")
-    return build_run(content, path)
+    return content
+
+
+def _is_bulk(content: dict[Any, Any]) -> bool:
+    """Whether more keys, misspelt ones too, are those of a bulk manifest alone than of a run's."""
+    run, bulk = set(RunManifest.model_fields), set(BulkManifest.model_fields)
+    near = [difflib.get_close_matches(str(key), run | bulk, n=1, cutoff=0.5) for key in content]
+    found = [name for names in near for name in names]
+    return sum(name in bulk - run for name in found) > sum(name in run - bulk for name in found)
 
 
 def build_run(content: dict[str, Any], path: Path) -> RunManifest:
@@ -54,8 +81,31 @@ def build_run(content: dict[str, Any], path: Path) -> RunManifest:
     try:
         run = RunManifest.model_validate(content, context={"folder": path.parent})
     except pydantic.ValidationError as error:
-        raise ManifestError(f"{path}: {_first_reason(error)}") from None
+        raise ManifestError(f"{path}: {_first_reason(error, RunManifest)}") from None
     return _resolve_paths(run, path)
+
+
+def build_bulk(content: dict[str, Any], path: Path) -> BulkManifest:
+    """Validate what a bulk manifest at `path` would say, whether it lies there or not.
+
+    What the content is, is not looked at. Raises ManifestError as `load_manifest` does.
+    """
+    try:
+        bulk = BulkManifest.model_validate(content)
+    except pydantic.ValidationError as error:
+        raise ManifestError(f"{path}: {_first_reason(error, BulkManifest)}") from None
+    found: dict[str, Any] = {
+        "styles": {
+            name: _find_file(image, path, f"styles.{name}") for name, image in bulk.styles.items()
+        },
+        "model": _find_model(bulk.model, path, "model"),
+        "generator": _find_source(Generator(source=bulk.generator), path, "generator").source,
+    }
+    if bulk.content is not None:
+        found["content"] = str(path.parent / bulk.content)
+    if bulk.table is not None:
+        found["table"] = _find_file(bulk.table, path, "table")
+    return bulk.model_copy(update=found)
 
 
 def _resolve_paths(run: RunManifest, manifest: Path) -> RunManifest:
@@ -73,10 +123,8 @@ def _resolve_paths(run: RunManifest, manifest: Path) -> RunManifest:
         references = dict(run.stylize.references)
         for name, reference in references.items():
             if reference.image:
-                image = manifest.parent / reference.image
-                if not image.is_file():
-                    key = f"stylize.references.{name}.image"
-                    raise ManifestError(f"{manifest}: {key}: no such file: {image}")
+                key = f"stylize.references.{name}.image"
+                image = _find_file(reference.image, manifest, key)
                 references[name] = reference.model_copy(update={"image": image})
         update: dict[str, Any] = {"references": references}
         if run.stylize.model:
@@ -95,6 +143,13 @@ def _find_source(section: Sourced, manifest: Path, key: str) -> Sourced:
     if "/" in section.source or path.suffix:
         raise ManifestError(f"{manifest}: {key}: no such file: {path}")
     return section
+
+
+def _find_file(given: Path, manifest: Path, key: str) -> Path:
+    path = manifest.parent / given
+    if not path.is_file():
+        raise ManifestError(f"{manifest}: {key}: no such file: {path}")
+    return path
 
 
 def _find_model(given: Path, manifest: Path, key: str) -> Path:
@@ -137,11 +192,11 @@ def _yaml_reason(error: yaml.YAMLError) -> str:
     return f"line {mark.line + 1}: {problem}" if mark else problem
 
 
-def _first_reason(error: pydantic.ValidationError) -> str:
+def _first_reason(error: pydantic.ValidationError, manifest: type[pydantic.BaseModel]) -> str:
     """The first complaint; an unknown key before all else, for it often causes the others."""
     errors = error.errors(include_url=False)
     first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
-    parts, section = _follow(first["loc"])
+    parts, section = _follow(first["loc"], manifest)
     key = ".".join(parts)
     match first["type"]:
         case "extra_forbidden":
@@ -170,10 +225,12 @@ def _unknown_key(unknown: str, known: Sequence[str]) -> str:
     return f"unknown key; known here: {', '.join(known)}"
 
 
-def _follow(location: Sequence[int | str]) -> tuple[list[str], type[pydantic.BaseModel]]:
+def _follow(
+    location: Sequence[int | str], manifest: type[pydantic.BaseModel]
+) -> tuple[list[str], type[pydantic.BaseModel]]:
     """The key at `location`, as the file spells it, and the section that it is or is in."""
     key: list[str] = []
-    section: type[pydantic.BaseModel] = RunManifest
+    section = manifest
     kinds: dict[Any, type[pydantic.BaseModel]] = {}
     for part in location:
         if part in kinds:  # pydantic's word for the kind of a section, not a key

@@ -11,7 +11,7 @@ import click
 from pipeline.bench import bench
 from pipeline.errors import PipelineError
 from pipeline.evaluation import evaluate, swaps
-from pipeline.folders import RunFolder, open_run
+from pipeline.folders import BulkFolder, RunFolder, open_folder, open_run
 from pipeline.library import merge, publish, reshard, stats
 from pipeline.options import (
     is_given,
@@ -57,7 +57,8 @@ def cli() -> None:
     """Multi-view heads from 3D GANs as training shards, and their 360° stylization.
 
     Every stage takes a run manifest (see manifests/runs/demo.yaml) and writes into RUNS/NAME-HASH,
-    where the hash is that of all that decides the data. Finished shards are left as they are.
+    where the hash is that of all that decides the data. Finished shards are left as they are. Bulk
+    manifests (manifests/runs/stylize-folder.yaml) have plan, stylize, verify and report.
     """
 
 
@@ -79,13 +80,25 @@ shard_option = click.option(
 def plan(manifest: Path, out: Path, no_space_check: bool) -> None:
     """Say which identities the run has, with their seeds, splits and shards.
 
+    Of a bulk manifest: list the content, and say which sample each shard holds. That is done once;
+    where the content has changed after shards were begun, this says so.
+
     Warns where what is still to be written may not fit on the disk, and refuses where it will not,
     as shards that are there show.
     """
+    folder = open_folder(manifest, out)
+    if isinstance(folder, BulkFolder):
+        from pipeline.stages.bulk_run import plan_bulk
+
+        if no_space_check:
+            raise click.UsageError("--no-space-check goes with the manifest of a run")
+        samples = plan_bulk(folder)
+        shards = sum(map(len, folder.shards.values()))
+        print(f"{folder.plan_path}: {samples} samples, {shards} shards")
+        return
     from pipeline.estimates import check_space
     from pipeline.stages.plan import plan_run
 
-    folder = open_run(manifest, out)
     if not no_space_check and (warning := check_space(folder)):
         print(f"diffstyle360: {warning}", file=sys.stderr)
     print(
@@ -191,7 +204,13 @@ def finetune(manifest: Path, out: Path, cpu: bool) -> None:
     "--out", type=click.Path(path_type=Path),
     help="Folder of all runs [runs]; with --content, of this stylization alone.",
 )  # fmt: skip
-@click.option("--reference", "references", multiple=True, help="Only this one (repeatable).")
+@click.option(
+    "--reference", "references", multiple=True, help="Only this one of a run (repeatable)."
+)
+@click.option(
+    "--column", "columns", multiple=True,
+    help="Only this one of a bulk manifest, e.g. stylized-ink.v8 (repeatable).",
+)  # fmt: skip
 @shard_option
 @device_option
 @click.option(
@@ -203,34 +222,47 @@ def stylize(
     manifest: Path | None,
     out: Path | None,
     references: tuple[str, ...],
+    columns: tuple[str, ...],
     shards: tuple[str, ...],
     device: str,
     compiled: bool,
     **request: Any,
 ) -> None:
-    """Stylize a split, once per style reference: that of MANIFEST, or
+    """Stylize a split, once per style reference, or images of any origin: as MANIFEST says, or
 
     \b
         diffstyle360 stylize --content portraits --style ink.png --model stylizer --out inked
 
-    without a manifest, images of any origin: inked/stylized-ink/*.tar. An image that cannot be used
-    is a failed sample, whose record says why, and the others go on.
+    without a manifest: inked/stylized-ink/*.tar. An image that cannot be used is a failed sample,
+    whose record says why, and the others go on.
     """
     from pipeline.devices import STYLIZE_THREADS, open_device
     from pipeline.stages.stylize import open_stylization, stylize_shard
 
     if manifest is None:
-        if references:
-            raise click.UsageError("--reference goes with a manifest")
-        columns = stylize_content(request, out, shards, device, compiled)
-        print(*columns, sep="\n")
+        if references or columns:
+            option = "--reference" if references else "--column"
+            raise click.UsageError(f"{option} goes with a manifest")
+        made = stylize_content(request, out, shards, device, compiled)
+        print(*made, sep="\n")
         if not shards:
-            _check_failures(columns[0].parent, columns, request["allow_failed"] or 0.0)
+            _check_failures(made[0].parent, made, request["allow_failed"] or 0.0)
         return
     if is_given(request):
         raise click.UsageError("give a manifest, or --content and its options, not both")
-    folder = open_run(manifest, out or Path("runs"))
+    folder = open_folder(manifest, out or Path("runs"))
     where = open_device(device, STYLIZE_THREADS)
+    if isinstance(folder, BulkFolder):
+        from pipeline.stages.bulk_run import stylize_planned
+
+        if references:
+            raise click.UsageError("--reference goes with the manifest of a run; give --column")
+        chosen = stylize_planned(folder, columns, shards, where, compiled)
+        if not shards:
+            _check_bulk(folder, chosen)
+        return
+    if columns:
+        raise click.UsageError("--column goes with a bulk manifest; give --reference")
     stylization = open_stylization(folder, where, compiled)
     names = references or tuple(stylization.settings.references)
     wanted = shards or folder.run.shard_names(stylization.settings.split)
@@ -244,10 +276,15 @@ def stylize(
 @takes_run
 def report(manifest: Path, out: Path) -> None:
     """Gather pictures, figures and counts in one HTML file that opens offline."""
-    from pipeline.stages.report import report_run
+    folder = open_folder(manifest, out)
+    if isinstance(folder, BulkFolder):
+        from pipeline.stages.bulk_report import report_bulk
 
-    folder = open_run(manifest, out)
-    report_run(folder)
+        report_bulk(folder)
+    else:
+        from pipeline.stages.report import report_run
+
+        report_run(folder)
     print(folder.report_path)
 
 
@@ -264,7 +301,7 @@ def report(manifest: Path, out: Path) -> None:
     "--repair", is_flag=True, help="Remove a run's damaged shards, so that it makes them again."
 )
 def verify(target: Path, out: Path, workers: int, repair: bool) -> None:
-    """Check every shard of TARGET: a run manifest, or the folder of one column.
+    """Check every shard of TARGET: a manifest, or the folder of one column.
 
     Hashes, counts, ends of archives, indexes, schemas, cameras, and that every member decodes. A
     run's columns must hold exactly the planned samples; those that pass get a wids index.
@@ -276,8 +313,11 @@ def verify(target: Path, out: Path, workers: int, repair: bool) -> None:
             raise click.UsageError("--repair goes with a manifest, by which shards are made again")
         print(f"{target}: {verify_folder(target, workers)} samples, all whole")
         return
-    folder = open_run(target, out)
+    folder = open_folder(target, out)
     print(f"{folder.path}: {verify_run(folder, workers, repair)} samples, all whole")
+    if isinstance(folder, BulkFolder):
+        _check_bulk(folder, list(folder.shards))
+        return
     run = folder.run
     _check_allowance(folder, run.columns + run.latent_columns + run.stylized_columns, ())
 
@@ -298,6 +338,11 @@ def _check_allowance(folder: RunFolder, columns: Sequence[str], shards: Sequence
         for column in columns:
             path = folder.column(column)
             _check_failures(path, [path], folder.run.allow_failed)
+
+
+def _check_bulk(folder: BulkFolder, columns: Sequence[str]) -> None:
+    paths = [folder.column(column) for column in columns]
+    _check_failures(folder.path, paths, folder.bulk.allow_failed)
 
 
 def _check_failures(where: Path, columns: Sequence[Path], allowed: float) -> None:

@@ -1,5 +1,6 @@
 """Where a run's artefacts lie: the one place that knows their names."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -7,21 +8,41 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from manifests import RunManifest, load_run
+from manifests import BulkManifest, RunManifest, load_manifest, load_run
+from manifests.bulk_plan import read_plan, read_shards
 from manifests.schemas import PLAN, SCHEMA_VERSION, VERSION_KEY
+from manifests.stylizer import TRAIN_SPLIT
 from pipeline.errors import PipelineError
 
 
-@dataclass(frozen=True)
-class RunFolder:
-    """A run manifest and the folder that holds what was made of it."""
+class Folder:
+    """What lies in the folder of either kind of run."""
 
-    run: RunManifest
     path: Path
 
     @property
     def plan_path(self) -> Path:
         return self.path / "plan.parquet"
+
+    @property
+    def verified_path(self) -> Path:
+        return self.path / "verified.json"
+
+    @property
+    def report_path(self) -> Path:
+        return self.path / "report.html"
+
+    def column(self, name: str) -> Path:
+        """The folder of a column: ``render``, ``style-``, ``latents-`` or ``stylized-NAME``."""
+        return self.path / name
+
+
+@dataclass(frozen=True)
+class RunFolder(Folder):
+    """A run manifest and the folder that holds what was made of it."""
+
+    run: RunManifest
+    path: Path
 
     @property
     def checkpoints(self) -> Path:
@@ -45,18 +66,6 @@ class RunFolder:
     @property
     def metrics_path(self) -> Path:
         return self.path / "metrics.parquet"
-
-    @property
-    def verified_path(self) -> Path:
-        return self.path / "verified.json"
-
-    @property
-    def report_path(self) -> Path:
-        return self.path / "report.html"
-
-    def column(self, name: str) -> Path:
-        """The folder of a column: ``render``, ``style-``, ``latents-`` or ``stylized-NAME``."""
-        return self.path / name
 
     @cached_property
     def plan(self) -> pa.Table:
@@ -85,8 +94,50 @@ class RunFolder:
             raise PipelineError(f"no shard {shard!r} in this run; it has {known[0]} to {known[-1]}")
         return rows
 
+    def planned_keys(self) -> Iterator[tuple[str, list[str]]]:
+        """Every column, and the samples that it must have."""
+        plan = self.plan.select(["key", "split"]).to_pylist()
+        splits: dict[str, str | None] = dict.fromkeys(self.run.columns)
+        splits |= dict.fromkeys(self.run.latent_columns, TRAIN_SPLIT)
+        splits |= dict.fromkeys(self.run.stylized_columns, self.run.stylized_split)
+        for column, only in splits.items():
+            yield column, [row["key"] for row in plan if only in (None, row["split"])]
+
+
+@dataclass(frozen=True)
+class BulkFolder(Folder):
+    """A bulk manifest and the folder that holds what was made of it."""
+
+    bulk: BulkManifest
+    path: Path
+
+    @property
+    def request_path(self) -> Path:
+        """What was asked for and what was listed; it outlives a plan that is lost."""
+        return self.path / "stylize.json"
+
+    @cached_property
+    def shards(self) -> dict[str, list[str]]:
+        """The planned shards of every column. Raises ManifestError where the plan is unreadable."""
+        return read_shards(self.plan_path)
+
+    def planned_keys(self) -> Iterator[tuple[str, list[str]]]:
+        """Every column, and the samples that it must have."""
+        for column in self.shards:
+            table, _ = read_plan(self.plan_path, ["key"], pa.compute.field("column") == column)
+            yield column, table["key"].to_pylist()
+
 
 def open_run(manifest: str | Path, out: str | Path = "runs") -> RunFolder:
     """The run of a manifest below the folder `out`; nothing is created."""
     run = load_run(manifest)
     return RunFolder(run, Path(out) / run.folder_name())
+
+
+def open_folder(manifest: str | Path, out: str | Path = "runs") -> RunFolder | BulkFolder:
+    """The folder of either kind of manifest below the folder `out`; nothing is created."""
+    content = load_manifest(manifest)
+    path = Path(out) / content.folder_name()
+    return (
+        BulkFolder(content, path) if isinstance(content, BulkManifest) else RunFolder(content, path)
+    )

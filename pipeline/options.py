@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from manifests import shipped
+from manifests import BulkManifest, shipped
+from manifests.bulk import BulkSampling
 from pipeline.errors import PipelineError
 from pipeline.folders import RunFolder
 
@@ -15,24 +16,12 @@ if TYPE_CHECKING:
     from pipeline.stages.bulk import BulkRequest
 
 FILE = click.Path(path_type=Path)
-DEFAULTS: dict[str, Any] = {  # of `takes_content`
-    "hint": "auto",
-    "model": Path(shipped.DEMO),
-    "generator": shipped.DEMO,
-    "views": 32,
-    "steps": 50,
-    "sampler": "ddim",
-    "eta": 0.0,
-    "start": "noise",
-    "presence": 1.0,
-    "temperature": 1.0,
-    "content_guidance": 1.0,
-    "style_guidance": 1.0,
-    "precision": "exact",
-    "seed": 0,
-    "rgb": "png",
-    "shard_size": 64,
-    "allow_failed": 0.0,
+# Of `takes_content`: what a bulk manifest takes where it says nothing.
+DEFAULTS: dict[str, Any] = {
+    name: field.default
+    for section in (BulkManifest, BulkSampling)
+    for name, field in section.model_fields.items()
+    if not field.is_required() and field.default_factory is None
 }
 
 
@@ -188,7 +177,7 @@ def stylize_content(
 
 def _build_request(given: dict[str, Any]) -> "BulkRequest":
     """What these options ask for. Raises click.UsageError where they do not go together."""
-    from pipeline.inputs.jobs import Asked
+    from pipeline.inputs.jobs import Asked, name_styles
     from pipeline.stages.bulk import BulkRequest
     from stylize import Sampling
 
@@ -210,7 +199,8 @@ def _build_request(given: dict[str, Any]) -> "BulkRequest":
         asked=Asked(**take("hint", "views", "presence", "temperature", "shard_size")),
         sampling=Sampling(**take("steps", "sampler", "presence", "temperature", *other)),
         portraits=bool(given["portraits"]),
-        **take("content", "styles", "table", "model", "generator", "precision", "seed", "rgb"),
+        styles=name_styles(given["styles"]),
+        **take("content", "table", "model", "generator", "precision", "seed", "rgb"),
     )
 
 

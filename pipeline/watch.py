@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.errors import PipelineError
-from pipeline.folders import open_run
+from pipeline.folders import BulkFolder, open_folder, open_run
 from pipeline.options import takes_run
 
 if TYPE_CHECKING:
@@ -56,9 +56,10 @@ def retry_failed(
     such a shard again, it copies from there what was ok, tries all that failed in it, and removes
     the old one. Killed, run it again.
 
-    MANIFEST may also be a folder that `render` or `stylize` filled without a manifest; the same
-    command then makes its shards again. A run's verified.json and report.html no longer hold and
-    are removed: without them snakemake knows that there is something to make.
+    MANIFEST is that of a run, or a bulk one. It may also be a folder that `render` or `stylize`
+    filled without a manifest; the same command then makes its shards again. A run's verified.json
+    and report.html no longer hold and are removed: without them snakemake knows that there is
+    something to make.
     """
     from pipeline.stages.retry import find_failed, find_set_aside, hold_run, set_aside
 
@@ -101,11 +102,12 @@ def _find_columns(manifest: Path, out: Path) -> tuple[Path, list[str], list[Path
         if not filled:
             raise PipelineError(f"{manifest}: no column of shards in this folder")
         return manifest, sorted(path.name for path in filled), []
-    folder = open_run(manifest, out)
+    folder = open_folder(manifest, out)
     if not folder.path.is_dir():
         raise PipelineError(f"{folder.path}: nothing is made yet, so nothing failed")
     results = [folder.verified_path, folder.report_path]
-    return folder.path, list(columns_asked(folder.run)), results
+    known = folder.shards if isinstance(folder, BulkFolder) else columns_asked(folder.run)
+    return folder.path, list(known), results
 
 
 def describe(status: "RunStatus", views: int) -> dict[str, Any]:

@@ -35,10 +35,10 @@ def make(manifest: Path, out: Path, *arguments: str) -> str:
     return done.stderr
 
 
-def make_until(manifest: Path, out: Path, started: Callable[[], bool]) -> None:
+def make_until(manifest: Path, out: Path, started: Callable[[], bool], cores: int = 2) -> None:
     """Run the workflow and SIGKILL it with all its jobs as soon as `started`."""
     process = subprocess.Popen(
-        snakemake(manifest, out, "--cores", "2", "--quiet", "all"),
+        snakemake(manifest, out, "--cores", str(cores), "--quiet", "all"),
         cwd=ROOT,
         start_new_session=True,
         stderr=subprocess.DEVNULL,

@@ -30,7 +30,7 @@ PHASES: dict[str, dict[str, Any]] = {  # what a phase changes of the manifest's 
         "faint": 0.0,
         "validation": None,
     },
-    "styles": SMALL | {"steps": 1600, "batch": 6},
+    "styles": SMALL | {"steps": 3600, "batch": 6},
     "whole": {},
 }
 

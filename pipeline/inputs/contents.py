@@ -12,6 +12,7 @@ from pipeline.inputs.sources import Input, Source
 from pipeline.shards import ShardError
 from pipeline.shards.archive import read_range
 from pipeline.shards.reader import Column, read_clip
+from pipeline.shards.records import read_records
 from pipeline.shards.samples import check_camera
 
 
@@ -42,9 +43,17 @@ def load_content(one: Input, size: int) -> Content:
 
 
 def read_source(source: Source) -> bytes:
-    """The bytes of a file or of a tar's member. Raises ImageFailure."""
+    """The bytes of a file or of a tar's member.
+
+    Raises ImageFailure; `changed` where a file is not as large as it was when it was listed, which
+    may have been days ago.
+    """
     if source.offset is None:
-        return read_file(source.path, source.name)
+        data = read_file(source.path, source.name)
+        if source.size not in (len(data), -1):
+            told = f"{len(data)} bytes, {source.size} when it was listed; it was changed since"
+            raise ImageFailure("changed", f"{source.name}: {told}")
+        return data
     if source.size > MAX_BYTES:
         raise ImageFailure("too_large", f"{source.name}: more than {MAX_BYTES >> 20} MiB")
     try:
@@ -73,6 +82,11 @@ def _load_sample(one: Input) -> Content:
     assert one.column is not None
     column = Column(one.column, [one.shard])
     try:
+        rows, _ = read_records(one.column / f"{one.shard}.parquet", ["key", "sha256"])
+        now = dict(zip(*rows.to_pydict().values(), strict=True))
+        if now.get(one.key, one.sha256) != one.sha256:
+            told = "not the sample that was listed; its shard was made anew since"
+            raise ImageFailure("changed", f"{one.origin}: {told}")
         views = read_clip(column, one.key, range(one.count), check=True)
         meta = column.read(one.key, ["json"])["json"]
     except (ShardError, ValueError) as error:  # the latter of views of several sizes

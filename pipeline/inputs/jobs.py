@@ -1,14 +1,15 @@
 """Which samples a bulk stylization has: from inputs and styles, columns of shards of jobs."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 
+from manifests.names import LONGEST, clean, style_name
 from pipeline.errors import PipelineError
 from pipeline.inputs.listing import list_one, names_in
-from pipeline.inputs.naming import LONGEST, clean, stem
+from pipeline.inputs.naming import stem
 from pipeline.inputs.sources import SPLIT, Input
 from pipeline.inputs.tables import Row
 
@@ -45,18 +46,28 @@ class Asked:
 Shards = dict[str, list[Job]]
 
 
-def plan_styles(inputs: Sequence[Input], styles: Sequence[Path], asked: Asked) -> dict[str, Shards]:
-    """One column ``stylized-NAME`` a style, named after its file, each of all inputs.
+def name_styles(images: Sequence[Path]) -> dict[str, Path]:
+    """Style images by the names that their files give them.
+
+    Raises PipelineError where two have the same.
+    """
+    names = [style_name(image) for image in images]
+    if doubled := [name for name, count in Counter(names).items() if count > 1]:
+        raise PipelineError(f"--style: two files are called {doubled[0]!r}; rename one")
+    return dict(zip(names, images, strict=True))
+
+
+def plan_styles(
+    inputs: Sequence[Input], styles: Mapping[str, Path], asked: Asked
+) -> dict[str, Shards]:
+    """One column ``stylized-NAME`` a style, each of all inputs.
 
     The keys are the inputs'. Inputs with another number of views than most go to a column of their
     own, ``stylized-NAME.v8``, since the samples of a column have the same members. Samples of a
     column of ours stay in their shards.
     """
-    names = [clean(style.stem).lower() for style in styles]
-    if doubled := [name for name, count in Counter(names).items() if count > 1]:
-        raise PipelineError(f"--style: two files are called {doubled[0]!r}; rename one")
     columns: dict[str, Shards] = {}
-    for name, style in zip(names, styles, strict=True):
+    for name, style in styles.items():
         jobs = [_make_job(one.key, one, style, asked) for one in inputs]
         columns |= _shard(f"stylized-{name}", jobs, asked)
     return columns

@@ -10,13 +10,13 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from manifests.names import clean
 from pipeline.errors import PipelineError
 from pipeline.inputs.archives import list_archive
 from pipeline.inputs.columns import is_our_record, list_column
 from pipeline.inputs.naming import (
     SUFFIXES,
     Named,
-    clean,
     is_image_name,
     legible,
     make_keys,

@@ -2,14 +2,14 @@
 
 import hashlib
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from manifests.names import LONGEST, clean
+
 SUFFIXES = {"jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "gif", "bmp", "tif", "tiff"}
 SUFFIXES |= {"avif", "jp2", "j2k", "ppm", "pgm"}
-LONGEST = 64  # characters of a key; a member's name adds up to 20, and 100 is the limit
 _HASH = 8  # hexadecimal digits that tell names apart
 
 
@@ -43,19 +43,6 @@ def natural_key(name: str) -> tuple:
         digits = pieces[i].lstrip("0")
         pieces[i] = (len(digits), digits)
     return pieces, name
-
-
-def clean(name: str) -> str:
-    """A name as letters, digits, '-' and '_': accents are dropped, anything else becomes '-'.
-
-    At most LONGEST characters. A name that is one already stays as it is; one of which nothing is
-    left is "unnamed".
-    """
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    text = re.sub(r"[^A-Za-z0-9_-]+", "-", plain)
-    if text != name:
-        text = text.strip("-")
-    return text[:LONGEST] or "unnamed"
 
 
 def make_keys(items: Sequence[Named]) -> list[str]:

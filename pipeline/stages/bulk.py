@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from itertools import chain, groupby, islice
@@ -48,11 +48,11 @@ STYLES_KEPT = 32  # decoded style images of a table
 
 @dataclass(frozen=True)
 class BulkRequest:
-    """What a command line asks for; paths are as given there."""
+    """What a command line or a bulk manifest asks for; paths are as given there."""
 
     content: str | None
     portraits: bool  # every image below the content is one
-    styles: tuple[Path, ...]
+    styles: Mapping[str, Path]  # by name
     table: Path | None
     model: Path
     asked: Asked
@@ -78,7 +78,7 @@ class Bulk:
 
     out: Path
     request: BulkRequest
-    claim: str  # sha256 of all that it takes, as the folder's stylize.json says it
+    claim: str  # sha256 of all that it takes
     columns: dict[str, Shards]
     stylizer: Stylizer
     open_style: Callable[[Path], Picture]
@@ -93,27 +93,59 @@ def open_bulk(
     Raises PipelineError, or what loading a model or a generator raises, where the request cannot be
     met; nothing was written then.
     """
-    inputs, columns = _plan(request)
-    for style in request.styles:
-        _open_style(None, style)  # one that is broken is told before the model is loaded
+    inputs, columns = plan_request(request)
+    bulk = load_bulk(request, out, columns, device, compiled)
+    hints, open_style = bulk.hints, bulk.open_style
+    said = _describe_request(request) | {
+        "content": {"path": request.content and str(Path(request.content).absolute()),
+                    "portraits": request.portraits,
+                    "listing": fingerprint(inputs)},
+        "styles": {str(s.absolute()): open_style(s).facts["sha256"]
+                   for s in request.styles.values()},
+        "table": request.table and _describe_file(request.table),
+        "model": {"path": str(request.model.absolute()), "sha256": bulk.stylizer.digest},
+        "hints": hints and hints.generator.digest,
+    }  # fmt: skip
+    text = json.dumps(said, indent=1)
+    claim_folder(out / REQUEST, text, "stylization")
+    return replace(bulk, claim=hashlib.sha256(text.encode()).hexdigest())
+
+
+def plan_request(request: BulkRequest) -> tuple[list[Input], dict[str, Shards]]:
+    """The inputs of the content, and the jobs of all columns.
+
+    Raises PipelineError where there are none, or where a style image cannot be used.
+    """
+    inputs = []
+    if request.content is not None:
+        inputs = list_content(request.content, request.portraits)
+    if request.table is None:
+        columns = plan_styles(inputs, request.styles, request.asked)
+    else:
+        columns = plan_table(read_table(request.table), request.table, inputs, request.asked)
+    for style in request.styles.values():
+        _open_style(None, style)
+    return inputs, columns
+
+
+def load_bulk(
+    request: BulkRequest,
+    out: Path,
+    columns: dict[str, Shards],
+    device: torch.device,
+    compiled: bool = False,
+    claim: str = "",
+) -> Bulk:
+    """Load what the jobs of `columns` take: the model, and a generator where a hint is another's.
+
+    Raises what loading these raises.
+    """
     run = _build_hint_run(request)
     stylizer = open_stylizer(request.model, device, request.precision, compiled)
     size = stylizer.model.config.image_size
     jobs = chain.from_iterable(chain(*(shards.values() for shards in columns.values())))
     hints = _open_hints(run, size, device) if any(job.hint == "camera" for job in jobs) else None
     open_style = lru_cache(max(STYLES_KEPT, len(request.styles)))(partial(_open_style, size))
-    said = _describe_request(request) | {
-        "content": {"path": request.content and str(Path(request.content).absolute()),
-                    "portraits": request.portraits,
-                    "listing": fingerprint(inputs)},
-        "styles": {str(s.absolute()): open_style(s).facts["sha256"] for s in request.styles},
-        "table": request.table and _describe_file(request.table),
-        "model": {"path": str(request.model.absolute()), "sha256": stylizer.digest},
-        "hints": hints and hints.generator.digest,
-    }  # fmt: skip
-    text = json.dumps(said, indent=1)
-    claim_folder(out / REQUEST, text, "stylization")
-    claim = hashlib.sha256(text.encode()).hexdigest()
     return Bulk(out, request, claim, columns, stylizer, open_style, hints)
 
 
@@ -128,7 +160,7 @@ def stylize_bulk_shard(bulk: Bulk, column: str, shard: str) -> None:
         "column": column,
         "request": _describe_request(bulk.request),
         "claim": bulk.claim,
-        "hints": bulk.hints and bulk.hints.generator.digest,
+        "hints": _hints_digest(bulk, jobs),
     }
     by_key = {job.key: job for job in jobs}
 
@@ -137,17 +169,6 @@ def stylize_bulk_shard(bulk: Bulk, column: str, shard: str) -> None:
 
     rows, encoders = [_row(bulk, job) for job in jobs], encoder_threads(stylizer.device)
     write_samples(bulk.out / column, shard, provenance, rows, make, encoders)
-
-
-def _plan(request: BulkRequest) -> tuple[list[Input], dict[str, Shards]]:
-    """The inputs of the content, and the jobs of all columns."""
-    inputs = []
-    if request.content is not None:
-        inputs = list_content(request.content, request.portraits)
-    if request.table is None:
-        return inputs, plan_styles(inputs, request.styles, request.asked)
-    rows = read_table(request.table)
-    return inputs, plan_table(rows, request.table, inputs, request.asked)
 
 
 def _open_style(size: int | None, path: Path) -> Picture:
@@ -173,6 +194,13 @@ def _open_hints(run: RunManifest, size: int, device: torch.device) -> Hints:
     outputs = run.outputs.model_copy(update={"resolution": resolution})
     run = run.model_copy(update={"outputs": outputs})
     return Hints(generator, run, describe_views(rig_labels(run, generator)))
+
+
+def _hints_digest(bulk: Bulk, jobs: Sequence[Job]) -> str | None:
+    """Of the generator, where one of these jobs has a hint of it."""
+    if bulk.hints is None or all(job.hint != "camera" for job in jobs):
+        return None
+    return bulk.hints.generator.digest
 
 
 def _describe_request(request: BulkRequest) -> dict[str, Any]:

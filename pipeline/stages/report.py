@@ -2,6 +2,8 @@
 
 import csv
 import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -29,16 +31,7 @@ def report_run(folder: RunFolder) -> None:
 
     Raises PipelineError where the run is not verified yet.
     """
-    if not folder.verified_path.is_file():
-        raise PipelineError(f"{folder.verified_path}: not there; run `diffstyle360 verify` first")
-    template = jinja2.Environment(
-        loader=jinja2.PackageLoader("pipeline", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    ).get_template("report.html.j2")
-    page = template.render(
+    page = open_template("report.html.j2", folder.verified_path).render(
         run=folder.run,
         name=folder.path.name,
         digest=folder.run.digest(),
@@ -52,15 +45,32 @@ def report_run(folder: RunFolder) -> None:
         measures=MEASURES,
         sides=SIDES,
         losses=_plot_losses(folder),
-        provenance=_provenance(folder),
+        provenance=list_makers([folder.column(name) for name in _columns(folder)]),
     )
     write_whole(folder.report_path, page.encode())
+
+
+def open_template(name: str, verified: Path) -> jinja2.Template:
+    """A page of the package. Raises PipelineError where `verified`, a run's mark, is not there."""
+    if not verified.is_file():
+        raise PipelineError(f"{verified}: not there; run `diffstyle360 verify` first")
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("pipeline", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template(name)
+
+
+def _columns(folder: RunFolder) -> tuple[str, ...]:
+    return (*folder.run.columns, *folder.run.stylized_columns)
 
 
 def _count(folder: RunFolder) -> list[dict[str, Any]]:
     """A row per column: how its samples ended, its size, and how fast it was made."""
     rows = []
-    for name in (*folder.run.columns, *folder.run.stylized_columns):
+    for name in _columns(folder):
         column = folder.column(name)
         count = count_column(column)
         commits = [read_commit(path) for path in column.glob("*.parquet")]
@@ -90,7 +100,7 @@ def _resolution(folder: RunFolder) -> int | None:
 def _shown_keys(folder: RunFolder, wanted: int) -> list[str]:
     """Identities that have all columns, of the stylized split if there is one."""
     present = Column(folder.column("render")).keys
-    for name in (*folder.run.columns, *folder.run.stylized_columns):
+    for name in _columns(folder):
         there = set(Column(folder.column(name)).keys)
         present = [key for key in present if key in there]
     return present[:wanted]
@@ -140,7 +150,7 @@ def _turn(folder: RunFolder) -> dict[str, Any]:
 def _sheets(folder: RunFolder) -> list[dict[str, str]]:
     """A contact sheet per column: identities down, views across."""
     sheets = []
-    for name in (*folder.run.columns, *folder.run.stylized_columns):
+    for name in _columns(folder):
         column = Column(folder.column(name))
         if column.keys:
             sheet = pictures.column_sheet(column, SHEET_ROWS, SHEET_VIEWS)
@@ -226,11 +236,11 @@ def _plot_losses(folder: RunFolder) -> dict[str, Any] | None:
     }
 
 
-def _provenance(folder: RunFolder) -> list[dict[str, str]]:
-    """What made each column; shards that were made alike count once."""
+def list_makers(columns: Sequence[Path]) -> list[dict[str, str]]:
+    """What made each column, as JSON; shards that were made alike count once."""
     lines: dict[str, set[str]] = {}
-    for name in (*folder.run.columns, *folder.run.stylized_columns):
-        for path in sorted(folder.column(name).glob("*.parquet")):
+    for column in columns:
+        for path in sorted(column.glob("*.parquet")):
             made = {k: v for k, v in read_commit(path).provenance.items() if k != "column"}
-            lines.setdefault(json.dumps(made, sort_keys=True), set()).add(name)
+            lines.setdefault(json.dumps(made, sort_keys=True), set()).add(column.name)
     return [{"columns": ", ".join(sorted(names)), "made": made} for made, names in lines.items()]

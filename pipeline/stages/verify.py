@@ -5,16 +5,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from manifests.stylizer import TRAIN_SPLIT
 from pipeline.counts import count_column
 from pipeline.errors import PipelineError
-from pipeline.folders import RunFolder
+from pipeline.folders import BulkFolder, RunFolder
 from pipeline.shards.files import explain, sync_folder, write_whole
 from pipeline.shards.indexes import write_wids
 from pipeline.shards.verify import Finding, verify_column
 
 
-def verify_run(folder: RunFolder, workers: int = 1, repair: bool = False) -> int:
+def verify_run(folder: RunFolder | BulkFolder, workers: int = 1, repair: bool = False) -> int:
     """Check all columns of a run, print every fault, and return how many samples were asked for.
 
     `workers` threads take a shard each; what is printed and written does not depend on how many.
@@ -23,15 +22,10 @@ def verify_run(folder: RunFolder, workers: int = 1, repair: bool = False) -> int
     those that were committed, so that the run makes them again; a shard that was committed as it is
     and is wrong would only come out the same. Raises PipelineError with the first fault.
     """
-    plan = folder.plan.select(["key", "split"]).to_pylist()
     findings: list[Finding] = []
     removed = 0
     statuses: dict[str, dict[str, int]] = {}
-    splits = dict.fromkeys(folder.run.columns)
-    splits |= dict.fromkeys(folder.run.latent_columns, TRAIN_SPLIT)
-    splits |= dict.fromkeys(folder.run.stylized_columns, folder.run.stylized_split)
-    for column, only in splits.items():
-        expected = [row["key"] for row in plan if only in (None, row["split"])]
+    for column, expected in folder.planned_keys():
         found = verify_column(folder.column(column), expected, workers=workers)
         if not found:
             write_wids(folder.column(column))

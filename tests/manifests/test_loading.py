@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import manifests
-from manifests import ManifestError, load_run
+from manifests import ManifestError, load_manifest, load_run
 
 Write = Callable[..., Path]
 
@@ -32,13 +32,16 @@ def test_shipped_manifests_load_where_their_checkpoints_are(name: str, tmp_path:
     text = (RUNS / name).read_text()
     for checkpoint in re.findall(r"source: .*checkpoints/([\w.-]+)", text):
         (tmp_path / "checkpoints" / checkpoint).touch()
-    for stylizer in re.findall(r"start: .*checkpoints/([\w.-]+)", text):
+    for image in re.findall(r"\.\./\.\./(styles/[\w.-]+)", text):
+        (tmp_path / "styles").mkdir(exist_ok=True)
+        (tmp_path / image).touch()
+    for stylizer in re.findall(r"(?:start|model): .*checkpoints/([\w.-]+)", text):
         for file in ("config.json", "model.safetensors"):
             (tmp_path / "checkpoints" / stylizer).mkdir(exist_ok=True)
             (tmp_path / "checkpoints" / stylizer / file).touch()
     copy = tmp_path / "manifests" / "runs" / name
     copy.write_text(text)
-    assert load_run(copy).name == copy.stem
+    assert load_manifest(copy).name == copy.stem
 
 
 @pytest.mark.parametrize(

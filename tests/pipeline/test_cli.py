@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from manifests.digests import digest_file
 from manifests.shipped import stylizer_folder
 from pipeline.cli import cli, main
-from pipeline.folders import RunFolder, open_run
+from pipeline.folders import RunFolder, open_folder, open_run
 from pipeline.shards.writer import ShardWriter
 from pipeline.stages.plan import plan_run
 from tests.pipeline.odd_images import encode, picture
@@ -235,6 +235,68 @@ def test_options_that_do_not_go_together_are_one_line(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.fixture
+def bulk(views: Path, tiny_model: Path) -> Path:
+    """A bulk manifest over these views."""
+    path = views.parent / "bulk.yaml"
+    path.write_text(
+        f"name: inked\ncontent: in\nstyles: [ink.png]\nmodel: {tiny_model}\n"
+        "sampling: {steps: 1}\nshard_size: 1\n"
+    )
+    return path
+
+
+def test_bulk_manifest_is_made_verb_by_verb(run: Run, bulk: Path, tmp_path: Path) -> None:
+    out = ("--out", tmp_path / "runs")
+    folder = open_folder(bulk, tmp_path / "runs")
+    assert refusal(run("stylize", bulk, *out)).endswith("run `diffstyle360 plan` first")
+    planned = run("plan", bulk, *out)
+    assert (planned.returncode, planned.stdout) == (
+        0, f"{folder.plan_path}: 2 samples, 2 shards\n"
+    )  # fmt: skip
+    first = run("stylize", bulk, *out, "--column", "stylized-ink", "--shard", "train-00001")
+    assert first.returncode == 0
+    assert "stylized-ink/train-00001: 1/1" in first.stderr
+    assert "train-00001" not in run("stylize", bulk, *out).stderr
+    verified = run("verify", bulk, *out)
+    assert (verified.returncode, verified.stdout) == (
+        0, f"{folder.path}: 2 samples, all whole\n"
+    )  # fmt: skip
+    reported = run("report", bulk, *out)
+    assert (reported.returncode, reported.stdout) == (0, f"{folder.report_path}\n")
+
+
+@pytest.mark.parametrize(("allowed", "code"), [(0.3, 1), (0.34, 0)])
+def test_bulk_manifest_says_how_many_may_fail(
+    run: Run, bulk: Path, tmp_path: Path, allowed: float, code: int
+) -> None:
+    (tmp_path / "in" / "bad.png").touch()
+    bulk.write_text(bulk.read_text() + f"allow_failed: {allowed}\n")
+    out = ("--out", tmp_path / "runs")
+    assert run("plan", bulk, *out).returncode == 0
+    for verb in ("stylize", "verify"):
+        done = run(verb, bulk, *out)
+        assert done.returncode == code
+        told = "1 of 3 samples failed, more than allow_failed 0.3: 1 empty (first bad: bad.png: "
+        assert (told in done.stderr) == (code == 1)
+    assert run("stylize", bulk, *out, "--shard", "train-00000").returncode == 0
+
+
+def test_options_go_with_their_kind_of_manifest(
+    run: Run, bulk: Path, write_manifest: Write, tmp_path: Path
+) -> None:
+    for arguments, told in [
+        (("stylize", bulk, "--reference", "a"), "--reference goes with the manifest of a run"),
+        (("stylize", write_manifest(), "--column", "a"), "--column goes with a bulk manifest"),
+        (("stylize", "--column", "a", "--content", "x"), "--column goes with a manifest"),
+        (("stylize", bulk, "--steps", 3), "give a manifest, or --content and its options, not bo"),
+        (("plan", bulk, "--no-space-check"), "--no-space-check goes with the manifest of a run"),
+        (("render", bulk), f"{bulk}: a bulk manifest, for plan, stylize, verify, report and retr"),
+    ]:
+        assert refusal(run(*arguments, "--out", tmp_path / "runs")).startswith(told)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_finetune_opens_the_device_of_its_own_process(
     run: Run, write_manifest: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,6 +319,6 @@ def test_verify_names_the_damage(run: Run, copied_run: RunFolder) -> None:
 
 def test_a_bug_keeps_its_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["diffstyle360", "plan", "x.yaml"])
-    monkeypatch.setattr("pipeline.cli.open_run", lambda *_: 1 / 0)
+    monkeypatch.setattr("pipeline.cli.open_folder", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main()

@@ -54,7 +54,8 @@ def test_folder_above_a_column_is_none(write_manifest: Callable[..., Path], tmp_
     """Though tables of ours lie there: plan.parquet, metrics.parquet."""
     folder = open_run(write_manifest(), tmp_path)
     plan_run(folder)
-    assert [one.name for one in list_content(str(folder.path))] == ["plan.parquet"]
+    names = [one.name for one in list_content(str(folder.path))]
+    assert names == ["manifest.json", "plan.parquet"]
 
 
 def test_damaged_sample_does_not_hide_the_others(column: Path) -> None:

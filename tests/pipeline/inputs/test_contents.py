@@ -72,6 +72,26 @@ def test_changed_sample_of_ours_is_a_failure(rendered_column: Path) -> None:
     assert caught.value.kind == "content_unreadable"
 
 
+def test_what_is_not_what_was_listed_has_changed(rendered_column: Path, tmp_path: Path) -> None:
+    """A plan may be older than what is there."""
+    write_images(tmp_path, "a.png", "gone.png")
+    image, gone = list_content(str(tmp_path))
+    (tmp_path / "a.png").write_bytes(PNG + b"more")
+    (tmp_path / "gone.png").unlink()
+    sample = Input(**vars(list_content(str(rendered_column))[0]) | {"sha256": "0" * 64})
+    for one, kind, told in (
+        (image, "changed", "when it was listed; it was changed since"),
+        (gone, "missing", "gone.png: No such file"),
+        (sample, "changed", "not the sample that was listed; its shard was made anew since"),
+    ):
+        with pytest.raises(ImageFailure) as caught:
+            load_content(one, 16)
+        assert caught.value.kind == kind
+        assert told in str(caught.value)
+    unknown = Source(tmp_path / "a.png", "a.png", -1)
+    assert read_source(unknown) == PNG + b"more"
+
+
 @pytest.mark.parametrize(
     ("sizes", "mode", "told"),
     [((32, 16), "RGB", "same shape"), ((32, 32), "L", "its views have no colours")],

@@ -5,13 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import PipelineError
-from pipeline.inputs.jobs import Asked, Job, plan_styles, plan_table
+from pipeline.inputs.jobs import Asked, Job, name_styles, plan_styles, plan_table
 from pipeline.inputs.sources import Input, Source
 from pipeline.inputs.tables import Row
 from pipeline.shards.archive import KEY
 
 ASKED = Asked(hint="auto", views=4, presence=1.0, temperature=1.0, shard_size=3)
 INK, OIL = Path("styles/ink.png"), Path("styles/Oil on Canvas.jpg")
+
+
+STYLES = {"ink": INK}
 
 
 def make(name: str, views: int = 1, **more: object) -> Input:
@@ -24,7 +27,7 @@ def keys(shards: dict[str, list[Job]]) -> dict[str, list[str]]:
 
 
 def test_every_style_is_a_column_of_all_inputs() -> None:
-    columns = plan_styles([make(name) for name in "abcd"], [INK, OIL], ASKED)
+    columns = plan_styles([make(name) for name in "abcd"], name_styles([INK, OIL]), ASKED)
     assert list(columns) == ["stylized-ink", "stylized-oil-on-canvas"]
     for shards in columns.values():
         assert keys(shards) == {"train-00000": ["a", "b", "c"], "train-00001": ["d"]}
@@ -33,7 +36,7 @@ def test_every_style_is_a_column_of_all_inputs() -> None:
 
 def test_styles_of_one_name_are_refused() -> None:
     with pytest.raises(PipelineError, match="two files are called 'ink'; rename one"):
-        plan_styles([make("a")], [INK, Path("other/Ink.jpg")], ASKED)
+        name_styles([INK, Path("other/Ink.jpg")])
 
 
 def test_hint_follows_the_content() -> None:
@@ -41,7 +44,7 @@ def test_hint_follows_the_content() -> None:
 
     def hints(hint: str) -> list[tuple[str, int]]:
         asked = Asked(hint, views=4, presence=1.0, temperature=1.0, shard_size=3)
-        [column, *_] = plan_styles(inputs, [INK], asked).values()
+        [column, *_] = plan_styles(inputs, STYLES, asked).values()
         return [(job.hint, job.views) for job in column["train-00000"]]
 
     assert hints("auto") == [("camera", 4), ("content", 4)]
@@ -54,7 +57,7 @@ def test_samples_of_a_column_have_as_many_views(counts: list[int], size: int) ->
     inputs = [make(f"i{index}", count) for index, count in enumerate(counts)]
     inputs = [one if one.views else make(one.name, 0, problem=("k", "m")) for one in inputs]
     asked = Asked("auto", views=4, presence=1.0, temperature=1.0, shard_size=size)
-    columns = plan_styles(inputs, [INK], asked)
+    columns = plan_styles(inputs, STYLES, asked)
     seen = []
     for column, shards in columns.items():
         for jobs in shards.values():
@@ -73,7 +76,7 @@ def test_samples_of_ours_stay_in_their_shards() -> None:
         for shard in ("test-00000", "train-00007")
         for i in range(5)
     ]
-    [column] = plan_styles(inputs, [INK], ASKED).values()
+    [column] = plan_styles(inputs, STYLES, ASKED).values()
     assert {shard: len(jobs) for shard, jobs in column.items()} == {
         "test-00000": 5,
         "train-00007": 5,

@@ -4,7 +4,8 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.inputs.naming import LONGEST, Named, clean, make_keys, natural_key
+from manifests.names import LONGEST
+from pipeline.inputs.naming import Named, make_keys, natural_key
 from pipeline.shards.archive import KEY
 
 NAMES = st.text(max_size=80) | st.text("ab01-_. é/", max_size=6)
@@ -29,20 +30,6 @@ def test_order_is_total(names: list[str], shuffler: random.Random) -> None:
 def test_numbers_are_in_their_order(numbers: list[int]) -> None:
     names = [f"a{number}.png" for number in numbers]
     assert sorted(names, key=natural_key) == [f"a{number}.png" for number in sorted(numbers)]
-
-
-def test_a_name_is_cleaned_legibly() -> None:
-    assert clean("Zoë Müller (2).final") == "Zoe-Muller-2-final"
-    assert clean("-as_it-is-") == "-as_it-is-"
-    assert clean("肖像") == "unnamed"
-    assert clean("a/b/00017") == "a-b-00017"
-
-
-@given(NAMES)
-def test_cleaning_twice_is_cleaning_once(name: str) -> None:
-    assert KEY.fullmatch(clean(name))
-    assert clean(clean(name)) == clean(name)
-    assert len(clean(name)) <= LONGEST
 
 
 @given(ITEMS)

@@ -50,7 +50,7 @@ def ask(tmp_path: Path, tiny_model: Path) -> Ask:
         fields = {
             "content": content and str(content),
             "portraits": False,
-            "styles": (ink,),
+            "styles": {"ink": ink},
             "table": None,
             "model": tiny_model,
             "asked": Asked(**asked),
@@ -105,7 +105,7 @@ def test_sample_is_what_the_stylizer_makes(
     ours = Column(rendered_column)
     key = ours.keys[-1]
     views = to_model(read_clip(ours, key, range(4)), 32)
-    ink = decode_picture(read_file(request.styles[0], "ink"), "ink", 32)
+    ink = decode_picture(read_file(request.styles["ink"], "ink"), "ink", 32)
     expected = stylize_views(
         DiffStyle360.from_pretrained(tiny_model).eval(),
         front=views[:1],
@@ -241,7 +241,7 @@ def test_table_says_content_style_and_dials_of_every_sample(ask: Ask, tmp_path: 
         "0,ink.png,,,plain\n0,ink.png,0,,none\n0,ink.png,,0.5,sharp\n0,oil.png,,,oil\n"
         "1.png,ink.png,,,\nin/1.png,ink.png,,,\n7,ink.png,,,\n1,none.png,,,\n1,cut.png,,,\n"
     )
-    [column] = make(ask(folder, styles=(), table=table), tmp_path / "out").values()
+    [column] = make(ask(folder, styles={}, table=table), tmp_path / "out").values()
     found = rows(tmp_path / "out" / "stylized")
     assert [row["status"] for row in found.values()] == [
         *["ok"] * 6, "missing", "style_missing", "style_truncated"
@@ -259,7 +259,7 @@ def test_one_of_two_styles_is_a_column_of_its_own(ask: Ask, tmp_path: Path) -> N
     oil = tmp_path / "oil.png"
     oil.write_bytes(encode(picture(seed=7), "PNG"))
     request = ask(folder)
-    columns = make(ask(folder, styles=(*request.styles, oil)), tmp_path / "out")
+    columns = make(ask(folder, styles={**request.styles, "oil": oil}), tmp_path / "out")
     ink, oil_column = columns["stylized-ink"], columns["stylized-oil"]
     assert (read_clip(ink, "0", range(2)) != read_clip(oil_column, "0", range(2))).any()
 
@@ -298,8 +298,8 @@ def test_what_cannot_be_met_leaves_nothing(ask: Ask, tmp_path: Path) -> None:
     folder, out = write_portraits(tmp_path / "in", 1), tmp_path / "out"
     (tmp_path / "cut.png").write_bytes(odd_images.bad()["cut.png"][0])
     for changes, error, told in [
-        ({"styles": (tmp_path / "cut.png",)}, PipelineError, "cut.png: the file is cut off"),
-        ({"styles": (tmp_path / "none.png",)}, PipelineError, "none.png: No such file"),
+        ({"styles": {"cut": tmp_path / "cut.png"}}, PipelineError, "cut.png: the file is cut off"),
+        ({"styles": {"none": tmp_path / "none.png"}}, PipelineError, "none.png: No such file"),
         ({"model": tmp_path}, PipelineError, "no stylizer there"),
         ({"generator": "none.pkl"}, ValueError, "generator.source: no such file"),
     ]:
@@ -339,7 +339,7 @@ def test_style_is_the_one_that_was_looked_at(ask: Ask, tmp_path: Path) -> None:
     """Also where the file changes while shards are made."""
     request = ask(write_portraits(tmp_path / "in", 1))
     bulk = open_bulk(request, tmp_path / "out", CPU)
-    request.styles[0].write_bytes(odd_images.bad()["cut.png"][0])
+    request.styles["ink"].write_bytes(odd_images.bad()["cut.png"][0])
     stylize_bulk_shard(bulk, "stylized-ink", "train-00000")
     style = Column(tmp_path / "out/stylized-ink").read("0", ["json"])["json"]["style"]
     said = json.loads((tmp_path / "out/stylize.json").read_text())["styles"]

@@ -1,0 +1,104 @@
+"""The plan of a bulk stylization as a file: what was listed once, read shard by shard."""
+
+import itertools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from manifests.bulk_plan import BULK_PLAN, CLAIM_KEY, read_plan
+from manifests.schemas import SCHEMA_VERSION, VERSION_KEY
+from pipeline.inputs.jobs import Job, Shards
+from pipeline.inputs.sources import Input, Source
+
+GROUP = 4096  # rows of a group, the least that is read: some tenths of a MiB
+_PLAIN = ("key", "presence", "temperature", "hint", "views", "split", "label")
+_DESCRIBED = ("name", "origin", "key", "count", "shard", "split", "seed", "sha256")
+
+
+def encode_plan(columns: Mapping[str, Shards], claim: str) -> bytes:
+    """The Parquet file of `manifests.bulk_plan.BULK_PLAN`: a row a sample, shards one by one."""
+    metadata = {VERSION_KEY: str(SCHEMA_VERSION).encode(), CLAIM_KEY: claim.encode()}
+    schema = BULK_PLAN.with_metadata(metadata)
+    sink = pa.BufferOutputStream()
+    rows = _rows(columns)
+    with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+        while group := list(itertools.islice(rows, GROUP)):
+            writer.write_table(pa.Table.from_pylist(group, schema))
+    return sink.getvalue().to_pybytes()
+
+
+def read_jobs(plan: Path, wanted: Mapping[str, Sequence[str]]) -> tuple[dict[str, Shards], str]:
+    """The jobs of the shards that are wanted of each column, and the plan's claim.
+
+    Raises ManifestError where the plan cannot be read.
+    """
+    chosen = pc.scalar(False)
+    for column, shards in wanted.items():
+        chosen |= (pc.field("column") == column) & pc.field("shard").isin(list(shards))
+    table, claim = read_plan(plan, BULK_PLAN.names, chosen)
+    columns: dict[str, Shards] = {column: {} for column in wanted}
+    for row in table.to_pylist():
+        columns[row["column"]].setdefault(row["shard"], []).append(_read_job(row))
+    return columns, claim
+
+
+def find_jobs(plan: Path, column: str, keys: Sequence[str]) -> dict[str, Job]:
+    """Some jobs of a column, by key. Raises as `read_jobs`."""
+    chosen = (pc.field("column") == column) & pc.field("key").isin(list(keys))
+    table, _ = read_plan(plan, BULK_PLAN.names, chosen)
+    return {row["key"]: _read_job(row) for row in table.to_pylist()}
+
+
+def _rows(columns: Mapping[str, Shards]) -> Iterator[dict[str, Any]]:
+    for column, shards in columns.items():
+        for shard, jobs in shards.items():
+            for job in jobs:
+                plain = {name: getattr(job, name) for name in _PLAIN}
+                place = {"column": column, "shard": shard, "style": os.fsencode(job.style)}
+                yield plain | place | {"content": _describe(job.content)}
+
+
+def _describe(one: Input) -> dict[str, Any]:
+    return {name: getattr(one, name) for name in _DESCRIBED} | {
+        "views": [_describe_source(view) for view in one.views],
+        "back": one.back and _describe_source(one.back),
+        "cameras": one.cameras and _describe_source(one.cameras),
+        "problem": one.problem,
+        "column": one.column and os.fsencode(one.column),
+    }
+
+
+def _describe_source(source: Source) -> dict[str, Any]:
+    return source._asdict() | {"path": os.fsencode(source.path)}
+
+
+def _read_job(row: dict[str, Any]) -> Job:
+    plain = {name: row[name] for name in _PLAIN}
+    content = _read_input(row["content"])
+    return Job(content=content, style=_path(row["style"]), shard=row["shard"], **plain)
+
+
+def _read_input(row: dict[str, Any]) -> Input:
+    one = Input(**{name: row[name] for name in _DESCRIBED})
+    return replace(
+        one,
+        views=tuple(_read_source(view) for view in row["views"]),
+        back=row["back"] and _read_source(row["back"]),
+        cameras=row["cameras"] and _read_source(row["cameras"]),
+        problem=row["problem"] and tuple(row["problem"]),
+        column=row["column"] and _path(row["column"]),
+    )
+
+
+def _read_source(row: dict[str, Any]) -> Source:
+    return Source(**row | {"path": _path(row["path"])})
+
+
+def _path(encoded: bytes) -> Path:
+    return Path(os.fsdecode(encoded))
