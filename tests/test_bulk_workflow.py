@@ -136,6 +136,7 @@ def kill_and_resume(manifest: Path, out: Path, kills: int, cores: int) -> BulkFo
     return folder
 
 
+@pytest.mark.long
 def test_every_image_is_made_once_though_the_run_is_killed(
     tmp_path: Path, tiny_model: Path
 ) -> None:
@@ -190,6 +191,7 @@ def test_a_wrong_bulk_manifest_is_one_line(tmp_path: Path, tiny_model: Path) -> 
         assert told in done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not IMAGES, reason="a larger claim, of minutes: set BULK_IMAGES, e.g. to 1000")
 def test_many_images_by_four_jobs_killed_twice(tmp_path: Path, tiny_model: Path) -> None:
     broken = max(len(WAYS), IMAGES // 20)

@@ -70,6 +70,7 @@ def repair(manifest: Path, out: Path) -> str:
     return done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_kills_and_damage_leave_no_trace(
     write_manifest: Callable[..., Path], tmp_path: Path, tiny_model: Path

@@ -128,7 +128,7 @@ def test_failed_latents_count_as_failed(
     tar.write_bytes(whole[:600] + bytes([whole[600] ^ 1]) + whole[601:])
     encode_shard(open_encoder(encoded_run, CPU), "render", "train-00000")
     tar.write_bytes(whole)
-    monkeypatch.setattr("pipeline.cli.open_run", lambda manifest, out: encoded_run)
+    monkeypatch.setattr("pipeline.cli.open_folder", lambda manifest, out: encoded_run)
     done = CliRunner().invoke(cli, ["verify", "run.yaml"])
     assert done.exit_code == 1, done.output
     assert "latents-render: 1 of 3 samples failed" in done.output
