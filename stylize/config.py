@@ -177,7 +177,7 @@ def demo() -> StylizerConfig:
     What made it learn fastest on a CPU: predicting the clean latents as a departure from the hint;
     attention at 16x16 alone, where all the views of a window are still cheap; colours three times
     as far from grey, because pictures of heads on white differ far more in brightness than in hue,
-    which a network then learns last; and faint latents (0.08), because at full strength
+    which a network then learns last; and faint latents (0.004), because at full strength
     the mean colour of a whole head shows through the noise at most timesteps, so that the network
     reads the palette there instead of from the style image.
     """
@@ -195,7 +195,7 @@ def demo() -> StylizerConfig:
         window=4,
         prediction="sample",
         hint_residual=True,
-        latent_scale=0.08,
+        latent_scale=0.004,
         chroma=3.0,
         timestep_spacing="trailing",
     )
