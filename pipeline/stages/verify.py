@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from pipeline.counts import count_column
@@ -11,6 +12,7 @@ from pipeline.folders import BulkFolder, RunFolder
 from pipeline.shards.files import explain, sync_folder, write_whole
 from pipeline.shards.indexes import write_wids
 from pipeline.shards.verify import Finding, verify_column
+from pipeline.stages.retry import hold_run
 
 
 def verify_run(folder: RunFolder | BulkFolder, workers: int = 1, repair: bool = False) -> int:
@@ -20,19 +22,25 @@ def verify_run(folder: RunFolder | BulkFolder, workers: int = 1, repair: bool = 
     A column without a fault gets its wids index; a run without one its `verified.json`, which says
     how the samples of each column ended. `repair` removes the files of shards whose bytes are not
     those that were committed, so that the run makes them again; a shard that was committed as it is
-    and is wrong would only come out the same. Raises PipelineError with the first fault.
+    and is wrong would only come out the same. Raises PipelineError with the first fault, or where
+    a snakemake is making the run that is to be repaired.
     """
     findings: list[Finding] = []
     removed = 0
     statuses: dict[str, dict[str, int]] = {}
-    for column, expected in folder.planned_keys():
-        found = verify_column(folder.column(column), expected, workers=workers)
-        if not found:
-            write_wids(folder.column(column))
-            statuses[column] = dict(count_column(folder.column(column)).statuses)
-        elif repair:
-            removed += _remove_damaged(folder.column(column), found)
-        findings += found
+    planned = list(folder.planned_keys())
+    with hold_run(folder.path) if repair else nullcontext():
+        for column, expected in planned:
+            found = verify_column(folder.column(column), expected, workers=workers)
+            if not found:
+                write_wids(folder.column(column))
+                statuses[column] = dict(count_column(folder.column(column)).statuses)
+            elif repair:
+                removed += _remove_damaged(folder.column(column), found)
+            findings += found
+        if removed:  # else snakemake sees nothing to make
+            folder.verified_path.unlink(missing_ok=True)
+            folder.report_path.unlink(missing_ok=True)
     _refuse(folder.path, findings, removed)
     write_whole(folder.verified_path, json.dumps(statuses, indent=1, sort_keys=True).encode())
     return sum(sum(column.values()) for column in statuses.values())
@@ -52,9 +60,10 @@ def _remove_damaged(column: Path, findings: Sequence[Finding]) -> int:
     damaged = sorted({f.shard for f in findings if f.shard and f.kind in ("corrupt", "missing")})
     for shard in damaged:
         with explain(column / shard):
-            for extension in ("parquet", "tar", "idx"):
+            (column / f"{shard}.parquet").unlink(missing_ok=True)
+            sync_folder(column)
+            for extension in ("tar", "idx"):
                 (column / f"{shard}.{extension}").unlink(missing_ok=True)
-                sync_folder(column)
     return len(damaged)
 
 

@@ -1,3 +1,4 @@
+import fcntl
 import json
 
 import pytest
@@ -6,6 +7,7 @@ from pipeline.errors import PipelineError
 from pipeline.folders import RunFolder
 from pipeline.shards.reader import Column
 from pipeline.shards.writer import ShardWriter
+from pipeline.stages.retry import LOCK
 from pipeline.stages.verify import verify_folder, verify_run
 
 
@@ -51,8 +53,16 @@ def test_repair_removes_what_is_damaged_and_nothing_else(copied_run: RunFolder) 
         style, "train-00000", {}
     ) as writer:  # committed so, but not what was asked for
         writer.add("train-00000001", wrong, seed=1, split="train", seconds=0.0)
+    copied_run.report_path.touch()
+    with (copied_run.path / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(PipelineError, match="a snakemake is making this run"):
+            verify_run(copied_run, repair=True)
+    assert parquet.exists()
     with pytest.raises(PipelineError, match="3 damaged shards were removed: run the workflow"):
         verify_run(copied_run, repair=True)
+    assert not copied_run.verified_path.exists()  # or snakemake would see nothing to make
+    assert not copied_run.report_path.exists()
     kept = {path.name for path in render.glob("t*")} | {path.name for path in style.glob("t*")}
     assert not list(render.glob("train-00000*"))
     assert {path.stem for path in style.glob("t*")} == {"train-00000"}
