@@ -18,7 +18,7 @@ from manifests.digests import digest_path
 from manifests.names import style_name
 from manifests.run import name_of
 from manifests.sections import FilePath, Fraction, Name, Section
-from manifests.stylizer import MODEL_FILES
+from manifests.stylizer import MODEL_FILES, Sampling
 
 
 def _name_styles(given: Any) -> Any:
@@ -39,26 +39,6 @@ def _name_styles(given: Any) -> Any:
 Styles = Annotated[dict[Name, Annotated[Path, Field(strict=False)]], BeforeValidator(_name_styles)]
 
 
-class BulkSampling(Section):
-    """How every sample is made; a table may set the two dials of a row."""
-
-    steps: Annotated[int, Field(ge=1, le=500)] = 50
-    sampler: Literal["ddim", "dpm++", "unipc"] = "ddim"
-    eta: Fraction = 0.0  # of ddim: the share of fresh noise in each step
-    start: Literal["noise", "hint"] = "noise"  # hint: the hint's own latents, noised
-    presence: Fraction = 1.0  # lambda: 0 is off, exactly
-    temperature: Annotated[float, Field(gt=0, le=100)] = 1.0  # T: style keys are scaled by 1/T
-    content_guidance: Annotated[float, Field(ge=0)] = 1.0
-    style_guidance: Annotated[float, Field(ge=0)] = 1.0
-    precision: Literal["exact", "fast"] = "exact"  # exact: float32 | fast: bfloat16
-
-    @pydantic.model_validator(mode="after")
-    def _eta_of_ddim(self) -> "BulkSampling":
-        if self.eta and self.sampler != "ddim":
-            raise ValueError(f"eta: {self.eta:g} is of ddim alone, but sampler is {self.sampler}")
-        return self
-
-
 class BulkManifest(Section):
     """A whole bulk stylization. Build it with `load_manifest`, which also finds its files."""
 
@@ -71,7 +51,7 @@ class BulkManifest(Section):
     hint: Literal["auto", "content", "camera"] = "auto"  # what shows structure
     generator: Annotated[str, Field(min_length=1)] = shipped.DEMO  # of the hint `camera`
     views: Annotated[int, Field(ge=2, le=720)] = 32  # around a portrait
-    sampling: BulkSampling = BulkSampling()
+    sampling: Sampling = Sampling()
     seed: Annotated[int, Field(ge=0)] = 0
     rgb: Literal["png", "webp", "jpeg"] = "png"
     shard_size: Annotated[int, Field(ge=1)] = 64  # samples; on a CPU it changes no byte of one

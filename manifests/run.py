@@ -208,6 +208,15 @@ class RunManifest(Section):
         return tuple(f"stylized-{name}" for name in self.stylize.references) if self.stylize else ()
 
     @property
+    def made_columns(self) -> dict[str, tuple[str, ...]]:
+        """All columns in the order in which they are made, with the splits that each has."""
+        columns = dict.fromkeys(self.columns, tuple(self.identities))
+        columns |= dict.fromkeys(self.latent_columns, (TRAIN_SPLIT,))
+        if self.stylize:
+            columns |= dict.fromkeys(self.stylized_columns, (self.stylize.split,))
+        return columns
+
+    @property
     def stylized_split(self) -> str | None:
         return self.stylize.split if self.stylize else None
 

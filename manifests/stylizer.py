@@ -109,29 +109,34 @@ class Reference(Section):
         return self
 
 
-class Stylize(Section):
-    """The bulk stylization of a split, once per reference."""
+class Sampling(Section):
+    """How views are sampled; a table, or a reference, may set dials of its own."""
 
-    split: Name = "test"
-    references: Annotated[dict[Name, Reference], Field(min_length=1)]
-    model: FilePath = None  # a stylizer's folder, or demo; none: the one that this run fine-tunes
-    hint: Hint = "content"
     sampler: Literal["ddim", "dpm++", "unipc"] = "ddim"
     steps: Annotated[int, Field(ge=1, le=500)] = 50
     eta: Fraction = 0.0  # of ddim: the share of fresh noise in each step
     start: Literal["noise", "hint"] = "noise"  # hint: the hint's own latents, noised
     presence: Fraction = 1.0  # lambda: 0 is off, exactly
     temperature: Annotated[float, Field(gt=0, le=100)] = 1.0  # T: style keys are scaled by 1/T
-    gated: bool = True  # false: plain concatenation without the learned gate, a baseline
     content_guidance: Annotated[float, Field(ge=0)] = 1.0
     style_guidance: Annotated[float, Field(ge=0)] = 1.0
     precision: Literal["exact", "fast"] = "exact"  # exact: float32 | fast: bfloat16
 
     @pydantic.model_validator(mode="after")
-    def _eta_of_ddim(self) -> "Stylize":
+    def _eta_of_ddim(self) -> "Sampling":
         if self.eta and self.sampler != "ddim":
             raise ValueError(f"eta: {self.eta:g} is of ddim alone, but sampler is {self.sampler}")
         return self
+
+
+class Stylize(Sampling):
+    """The bulk stylization of a split, once per reference."""
+
+    split: Name = "test"
+    references: Annotated[dict[Name, Reference], Field(min_length=1)]
+    model: FilePath = None  # a stylizer's folder, or demo; none: the one that this run fine-tunes
+    hint: Hint = "content"
+    gated: bool = True  # false: plain concatenation without the learned gate, a baseline
 
     def hint_of(self, reference: str) -> Hint:
         """What shows structure to one reference: its own hint in the section's place."""

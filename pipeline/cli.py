@@ -319,7 +319,7 @@ def verify(target: Path, out: Path, workers: int, repair: bool) -> None:
         _check_bulk(folder, list(folder.shards))
         return
     run = folder.run
-    _check_allowance(folder, run.columns + run.latent_columns + run.stylized_columns, ())
+    _check_allowance(folder, list(run.made_columns), ())
 
 
 def _missing_shards(folder: RunFolder, column: str, shards: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar on a terminal, a plain line now and then in a log file."""
+"""What people read: sizes; progress on stderr, a bar on a terminal, else a line now and then."""
 
 import sys
 import time
@@ -9,7 +9,16 @@ from typing import TypeVar
 from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 10.0
+UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 Item = TypeVar("Item")
+
+
+def show_bytes(number: float) -> str:
+    """``"1.2 TB"``, in powers of a thousand."""
+    power = 0
+    while number >= 999.5 and power < len(UNITS) - 1:
+        number, power = number / 1000, power + 1
+    return f"{number:.3g} {UNITS[power]}"
 
 
 def progress(items: Iterable[Item], label: str, total: int) -> Iterator[Item]:

@@ -17,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 from manifests import RunManifest, shipped
 from manifests.ranges import count_shards, shard_order
 from manifests.run import name_of
-from manifests.stylizer import MODEL_FILES, TRAIN_SPLIT
+from manifests.stylizer import MODEL_FILES
+from pipeline.console import show_bytes
 from pipeline.errors import PipelineError
 from pipeline.folders import RunFolder
 from pipeline.shards.records import Commit, read_records
@@ -33,7 +34,6 @@ SHARD_ENDS = 24_000  # bytes: the end of a tar, the frame of a Parquet
 MEMBER_ENDS = 512 + 511 + 200  # bytes: header, padding, line of the index
 OF_A_GENERATOR = "neural_rendering_resolution", "rendering_kwargs", "init_kwargs"  # in config.json
 OF_A_STYLIZER = "image_size", "latent_factor", "vae_channels"
-UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 class Device(NamedTuple):
@@ -192,16 +192,6 @@ def _size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def split_of(run: RunManifest, column: str) -> list[str]:
-    """The splits that a column has."""
-    if column in run.latent_columns:
-        return [TRAIN_SPLIT]
-    if column in run.stylized_columns:
-        assert run.stylized_split is not None
-        return [run.stylized_split]
-    return list(run.identities)
-
-
 def estimate_bytes(folder: RunFolder) -> list[Need]:
     """What each stage of a run still has to write, without the pictures of its report.
 
@@ -266,18 +256,10 @@ def _no_space(folder: RunFolder, free: int, needs: list[Need], how: str) -> str:
     )
 
 
-def show_bytes(number: float) -> str:
-    """``"1.2 TB"``, in powers of a thousand."""
-    power = 0
-    while number >= 999.5 and power < len(UNITS) - 1:
-        number, power = number / 1000, power + 1
-    return f"{number:.3g} {UNITS[power]}"
-
-
 def _missing(folder: RunFolder, column: str) -> tuple[int, int]:
     """Samples and shards of a column that are not committed; no shard is read."""
     run = folder.run
-    splits = split_of(run, column)
+    splits = run.made_columns[column]
     samples = sum(run.count(split) for split in splits)
     shards = sum(count_shards(run, split) for split in splits)
     for path in folder.column(column).glob("[!.]*.parquet"):

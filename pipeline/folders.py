@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 from manifests import BulkManifest, RunManifest, load_manifest, load_run
 from manifests.bulk_plan import read_plan, read_shards
 from manifests.schemas import PLAN, SCHEMA_VERSION, VERSION_KEY
-from manifests.stylizer import TRAIN_SPLIT
 from pipeline.errors import PipelineError
 
 
@@ -97,11 +96,8 @@ class RunFolder(Folder):
     def planned_keys(self) -> Iterator[tuple[str, list[str]]]:
         """Every column, and the samples that it must have."""
         plan = self.plan.select(["key", "split"]).to_pylist()
-        splits: dict[str, str | None] = dict.fromkeys(self.run.columns)
-        splits |= dict.fromkeys(self.run.latent_columns, TRAIN_SPLIT)
-        splits |= dict.fromkeys(self.run.stylized_columns, self.run.stylized_split)
-        for column, only in splits.items():
-            yield column, [row["key"] for row in plan if only in (None, row["split"])]
+        for column, splits in self.run.made_columns.items():
+            yield column, [row["key"] for row in plan if row["split"] in splits]
 
 
 @dataclass(frozen=True)

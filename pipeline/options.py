@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from manifests import BulkManifest, shipped
-from manifests.bulk import BulkSampling
+from manifests.stylizer import Sampling as SamplingSection
 from pipeline.errors import PipelineError
 from pipeline.folders import RunFolder
 
@@ -19,7 +19,7 @@ FILE = click.Path(path_type=Path)
 # Of `takes_content`: what a bulk manifest takes where it says nothing.
 DEFAULTS: dict[str, Any] = {
     name: field.default
-    for section in (BulkManifest, BulkSampling)
+    for section in (BulkManifest, SamplingSection)
     for name, field in section.model_fields.items()
     if not field.is_required() and field.default_factory is None
 }

@@ -10,6 +10,7 @@ import click
 from manifests import RunManifest
 from manifests.ranges import count_shards
 from manifests.stylizer import TRAIN_SPLIT
+from pipeline.console import show_bytes
 
 if TYPE_CHECKING:
     from pipeline.estimates import Stage
@@ -54,7 +55,7 @@ def simulate(
     run of the same settings (--measured); a stage that neither has measured is an error. Hours of a
     CPU are those of one core, and have no cost. Stages are taken one after the other.
     """
-    from pipeline.estimates import free_bytes, show_bytes
+    from pipeline.estimates import free_bytes
     from pipeline.folders import RunFolder, open_run
     from pipeline.stages.simulate import open_sources, simulate_run
 
@@ -136,8 +137,6 @@ def _tell_stage(stage: "Stage", devices: int, price: float | None) -> dict[str, 
 
 def as_table(told: dict[str, Any]) -> str:
     """A line a stage, and their sum; samples and views of the sum are of columns of images."""
-    from pipeline.estimates import show_bytes
-
     rows = [list(HEADS)]
     total = told["sum"]
     for one in (*told["stages"], total):

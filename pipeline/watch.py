@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.console import show_bytes
 from pipeline.errors import PipelineError
 from pipeline.folders import BulkFolder, open_folder, open_run
 from pipeline.options import takes_run
@@ -94,7 +95,6 @@ def retry_failed(
 def _find_columns(manifest: Path, out: Path) -> tuple[Path, list[str], list[Path]]:
     """The folder of a run or of a request, its columns, and the files that tell of them all."""
     from pipeline.stages.retry import ASIDE
-    from pipeline.stages.status import columns_asked
 
     if manifest.is_dir():
         filled = {path.parent for path in manifest.glob("[!.]*/*.parquet")}
@@ -106,7 +106,7 @@ def _find_columns(manifest: Path, out: Path) -> tuple[Path, list[str], list[Path
     if not folder.path.is_dir():
         raise PipelineError(f"{folder.path}: nothing is made yet, so nothing failed")
     results = [folder.verified_path, folder.report_path]
-    known = folder.shards if isinstance(folder, BulkFolder) else columns_asked(folder.run)
+    known = folder.shards if isinstance(folder, BulkFolder) else folder.run.made_columns
     return folder.path, list(known), results
 
 
@@ -175,8 +175,8 @@ def tell(status: "RunStatus", views: int) -> list[str]:
     for column in status.columns:
         lines += _tell_troubles(column)
     coming = status.bytes_to_come
-    known = "an unknown number" if coming is None else f"about {_bytes(coming)}"
-    written, free = _bytes(status.bytes), _bytes(status.bytes_free)
+    known = "an unknown number" if coming is None else f"about {show_bytes(coming)}"
+    written, free = show_bytes(status.bytes), show_bytes(status.bytes_free)
     lines.append(f"disk: {written} written, {known} to come, {free} free")
     if status.fits is False:
         lines.append("warning: the columns to come will not fit; free space, or ask for less")
@@ -198,7 +198,7 @@ def _tell_column(column: "ColumnStatus", views: int) -> list[str]:
         str(column.count.failed),
         "-" if rate is None else _rate(rate * views),
         "-" if left is None else _duration(left),
-        _bytes(column.bytes),
+        show_bytes(column.bytes),
         ", ".join(notes),
     ]
 
@@ -229,14 +229,6 @@ def _align(rows: Sequence[Sequence[str]]) -> list[str]:
     columns = [[text.ljust(max(map(len, first))) for text in first]]
     columns += [[text.rjust(max(map(len, column))) for text in column] for column in middle]
     return ["  ".join(row).rstrip() for row in zip(*columns, last, strict=True)]
-
-
-def _bytes(number: float) -> str:
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if number < 999.5:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:.3g} PB"
 
 
 def _rate(number: float) -> str:

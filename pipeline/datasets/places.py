@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.shards.files import Temporary, explain, remove_leftovers, sync_folder, write_whole
+from pipeline.shards.files import explain, remove_leftovers, sync_folder, write_pieces, write_whole
 from pipeline.shards.records import Commit
 
 CHUNK = 4 * 2**20
@@ -70,21 +70,15 @@ class Folder:
         final = self.path / name
         with explain(final):
             final.parent.mkdir(parents=True, exist_ok=True)
+        pieces = read_committed(source, commit)
+        if not self.link:
+            write_pieces(final, pieces)
+            return
+        for _ in pieces:
+            pass
+        with explain(final):
             remove_leftovers(final)
-            if self.link:
-                for _ in read_committed(source, commit):
-                    pass
-                _link(source, final)
-            else:
-                temporary = Temporary(final)
-                try:
-                    for piece in read_committed(source, commit):
-                        temporary.write(piece)
-                    temporary.sync()
-                    temporary.publish()
-                except BaseException:
-                    temporary.discard()
-                    raise
+            _link(source, final)
             sync_folder(final.parent)
 
     def check_space(self, wanted: int) -> None:

@@ -1,6 +1,5 @@
 """Stats: how many samples, bytes and seconds a column has, from its records alone."""
 
-import math
 import re
 import statistics
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from manifests.schemas import OK, SCHEMA_VERSION, VERSION_KEY
+from pipeline.console import show_bytes
 from pipeline.datasets.columns import list_shards
 from pipeline.shards.archive import end_archive
 from pipeline.shards.records import read_records
@@ -85,12 +85,6 @@ def as_text(summaries: Sequence[Summary]) -> str:
     return "\n\n".join(map(_describe, summaries))
 
 
-def describe_bytes(count: float) -> str:
-    """``3.1 MB``; powers of 1000, three digits."""
-    power = min(4, int(math.log10(count)) // 3) if count >= 1 else 0
-    return f"{count / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
-
-
 def _read(path: Path) -> pa.Table:
     """The fields of one record. One thread a file: thousands of small ones are the rule."""
     try:
@@ -121,8 +115,8 @@ def _describe(summary: Summary) -> str:
     sizes = summary.shards
     spread = min(sizes), statistics.median(sizes), max(sizes)
     lines = [
-        f"{summary.column}: {len(sizes)} shards, {describe_bytes(sum(sizes))}; of a shard "
-        + " / ".join(map(describe_bytes, spread))
+        f"{summary.column}: {len(sizes)} shards, {show_bytes(sum(sizes))}; of a shard "
+        + " / ".join(map(show_bytes, spread))
         + " (min / median / max)"
     ]
     rows = [["split", "status", "samples", "members", "bytes", "seconds", "s/sample"]]
@@ -132,7 +126,7 @@ def _describe(summary: Summary) -> str:
             end.status,
             str(end.samples),
             str(end.members),
-            describe_bytes(end.bytes),
+            show_bytes(end.bytes),
             f"{end.seconds:.1f}",
             f"{end.seconds / end.samples:.3g}",
         ]

@@ -5,7 +5,7 @@ import fcntl
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -109,11 +109,17 @@ def write_whole(final: Path, data: bytes) -> None:
 
     Raises ShardError if the disk refuses.
     """
+    write_pieces(final, [data])
+
+
+def write_pieces(final: Path, pieces: Iterable[bytes]) -> None:
+    """Writes a file, or none where `pieces` raises, as `write_whole` does."""
     with explain(final):
         remove_leftovers(final)
         temporary = Temporary(final)
         try:
-            temporary.write(data)
+            for piece in pieces:
+                temporary.write(piece)
             temporary.sync()
             temporary.publish()
         except BaseException:

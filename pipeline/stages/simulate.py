@@ -13,6 +13,7 @@ import pydantic
 from manifests import RunManifest
 from manifests.ranges import count_shards
 from manifests.stylizer import MODEL_FILES, Finetune
+from pipeline.console import show_bytes
 from pipeline.errors import PipelineError
 from pipeline.estimates import (
     CHECKPOINTS_KEPT,
@@ -23,8 +24,6 @@ from pipeline.estimates import (
     measure_column,
     read_benchmark,
     read_step_seconds,
-    show_bytes,
-    split_of,
     stylizer_config,
 )
 from pipeline.folders import RunFolder
@@ -243,8 +242,10 @@ def _column_stage(run: RunManifest, column: str, source: Source) -> Stage | str:
         longer *= run.stylize.steps / there.stylize.steps
         if run.stylize.steps != there.stylize.steps:
             notes.append(_scaled("steps", there.stylize.steps, run.stylize.steps))
-    counts = [run.count(split) for split in split_of(run, column)]
-    samples, jobs = sum(counts), sum(count_shards(run, split) for split in split_of(run, column))
+    splits = run.made_columns[column]
+    counts = [run.count(split) for split in splits]
+    samples = sum(counts)
+    jobs = sum(count_shards(run, split) for split in splits)
     seconds, overhead = longer * rate.seconds, rate.overhead or 0.0
     told = f"{rate.overhead:.3g} s more a job" if rate.overhead is not None else UNTIMED
     per_view = f"{rate.seconds / there.rig.count:.3g} s"
@@ -346,7 +347,7 @@ def _verify_stage(columns: list[Stage], source: Source) -> Stage | str:
     names = (*run.columns, *run.latent_columns, *run.stylized_columns)
     if lacking := [name for name in names if name not in source.rates]:
         return f"has no committed sample of {lacking[0]}"
-    counts = {name: sum(run.count(split) for split in split_of(run, name)) for name in names}
+    counts = {name: sum(run.count(split) for split in run.made_columns[name]) for name in names}
     speed = sum(source.rates[name].bytes * counts[name] for name in names) / took
     told = f"{speed / 1e6:.3g} MB a second, its start-up among it, counted as one core"
     told += f"; {sum(counts.values())} samples, {folder.path}"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from manifests import RunManifest
-from manifests.stylizer import MODEL_FILES, TRAIN_SPLIT
+from manifests.stylizer import MODEL_FILES
 from pipeline.counts import Count
 from pipeline.folders import RunFolder
 from pipeline.shards import ShardError
@@ -112,8 +112,8 @@ def look_at_run(folder: RunFolder) -> RunStatus:
     now = time.time()
     run, path = folder.run, folder.path
     columns = [
-        _look_at_column(folder.column(name), run, split, now)
-        for name, split in columns_asked(run).items()
+        _look_at_column(folder.column(name), run, splits, now)
+        for name, splits in run.made_columns.items()
     ]
     _estimate_bytes(columns)
     there = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
@@ -126,13 +126,6 @@ def look_at_run(folder: RunFolder) -> RunStatus:
         artefacts=_look_at_artefacts(folder, columns),
         bytes_free=shutil.disk_usage(there).free,
     )
-
-
-def columns_asked(run: RunManifest) -> dict[str, str | None]:
-    """The columns of a run in the order they are made, each with its split; None: all splits."""
-    columns: dict[str, str | None] = dict.fromkeys(run.columns)
-    columns |= dict.fromkeys(run.latent_columns, TRAIN_SPLIT)
-    return columns | dict.fromkeys(run.stylized_columns, run.stylized_split)
 
 
 def is_locked(path: Path) -> bool | None:
@@ -187,10 +180,11 @@ def measure_rate(made: Sequence[Stretch], under_way: float, now: float | None) -
     return samples / (end - start) if end > start and samples else None
 
 
-def _look_at_column(column: Path, run: RunManifest, split: str | None, now: float) -> ColumnStatus:
-    names = run.shard_names(split)
-    samples = sum(map(run.count, run.identities if split is None else (split,)))
-    status = ColumnStatus(column.name, len(names), samples)
+def _look_at_column(
+    column: Path, run: RunManifest, splits: Sequence[str], now: float
+) -> ColumnStatus:
+    names = [name for split in splits for name in run.shard_names(split)]
+    status = ColumnStatus(column.name, len(names), sum(map(run.count, splits)))
     try:
         files = set(os.listdir(column))
     except FileNotFoundError:

@@ -1,6 +1,15 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline import console
+
+
+@given(st.floats(0, 1e19))
+def test_shown_bytes_are_near(number: float) -> None:
+    value, unit = console.show_bytes(number).split()
+    assert float(value) * 1000 ** console.UNITS.index(unit) == pytest.approx(number, rel=0.006)
+    assert float(value) < 1000 or unit == "PB"
 
 
 def test_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from manifests.schemas import VERSION_KEY
-from pipeline.datasets.stats import as_text, describe_bytes, summarize
+from pipeline.datasets.stats import as_text, summarize
 from pipeline.errors import PipelineError
 from pipeline.shards import ShardError
 from pipeline.shards.records import read_commit
@@ -63,12 +63,3 @@ def test_bad_records_are_one_line(columns: Path) -> None:
         summarize(columns / "render")
     with pytest.raises(PipelineError, match="no such folder"):
         summarize(columns / "nowhere")
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (3_140_000, "3.14 MB"), (2.5e12, "2.5 TB"),
-     (4e15, "4e+03 TB")],
-)  # fmt: skip
-def test_bytes_have_a_unit(count: float, text: str) -> None:
-    assert describe_bytes(count) == text
