@@ -1,7 +1,9 @@
 """The bulk manifest: images of any origin, stylized by a run of their own.
 
 Its keys are the options of `diffstyle360 stylize --content`. `manifests/runs/stylize-folder.yaml`
-is the annotated example; `manifests.loading` reads the YAML and tells it from a run manifest.
+is the annotated example; `manifests.loading` reads the YAML and tells it from a run manifest. A
+``content: pipe:COMMAND`` is run by whoever plans the run: trust such a manifest as you trust a
+program. Nothing else in a manifest is executed.
 """
 
 import hashlib
@@ -19,6 +21,7 @@ from manifests.names import style_name
 from manifests.run import name_of
 from manifests.sections import FilePath, Fraction, Name, Section
 from manifests.stylizer import MODEL_FILES, Sampling
+from manifests.urls import is_url
 
 
 def _name_styles(given: Any) -> Any:
@@ -36,6 +39,19 @@ def _name_styles(given: Any) -> Any:
     return named
 
 
+def _read_switch(given: Any) -> Any:
+    """``align: true`` is all defaults, ``false`` is off."""
+    return ({} if given else None) if isinstance(given, bool) else given
+
+
+class Align(Section):
+    """How lone portraits are brought to the crop that the model knows."""
+
+    template: FilePath = None  # JSON of five points in [0, 1]; else pipeline.inputs.alignment's
+    detector: FilePath = None  # YuNet as ONNX, for portraits that come without landmarks
+    smallest_face: Annotated[float, Field(ge=0, le=4)] = 0.25  # pixels there for one of the crop
+
+
 Styles = Annotated[dict[Name, Annotated[Path, Field(strict=False)]], BeforeValidator(_name_styles)]
 
 
@@ -43,9 +59,10 @@ class BulkManifest(Section):
     """A whole bulk stylization. Build it with `load_manifest`, which also finds its files."""
 
     name: Name
-    content: Annotated[str | None, Field(min_length=1)] = None  # folder, image, .tar, glob, column
+    content: Annotated[str | None, Field(min_length=1)] = None  # folder, image, tars, column, URL
     portraits: bool = False  # every image below the folder, at any depth, is one
-    table: FilePath = None  # CSV or Parquet: content, style, presence, temperature, name
+    align: Annotated[Align | None, BeforeValidator(_read_switch)] = None  # else centred squares
+    table: FilePath = None  # CSV or Parquet: content, style, presence, temperature, name, landmarks
     styles: Styles = Field(default_factory=dict)  # a column each
     model: Annotated[Path, Field(strict=False)] = Path(shipped.DEMO)  # a stylizer's folder
     hint: Literal["auto", "content", "camera"] = "auto"  # what shows structure
@@ -69,19 +86,30 @@ class BulkManifest(Section):
             raise ValueError("portraits: goes with content, and there is none")
         return self
 
+    @pydantic.model_serializer(mode="wrap")
+    def _leave_out_what_is_off(self, dump: pydantic.SerializerFunctionWrapHandler) -> Any:
+        said = dump(self)
+        if self.align is None:  # so that what such a run writes names no key that it has no use for
+            said.pop("align", None)
+        return said
+
     def digest(self) -> str:
         """SHA-256 of all that decides what the run writes, but for what lies in the content.
 
-        Styles, table, model and generator count by what is in their files, the content by its
-        path: what was there when it was planned, the plan keeps.
+        Styles, table, template, detector, model and generator count by what is in their files, the
+        content by its path or URL: what was there when it was planned, the plan keeps.
         """
         said = self.model_dump(mode="json", exclude={"name", "allow_failed"})
-        said["content"] = self.content and os.path.abspath(self.content)
+        if self.content and not is_url(self.content):
+            said["content"] = os.path.abspath(self.content)
         said["styles"] = {
             name: [image.name, digest_path(image)] for name, image in self.styles.items()
         }
         if self.table:  # paths in it are seen from its folder
             said["table"] = [os.path.abspath(self.table.parent), digest_path(self.table)]
+        if self.align:
+            files = {"template": self.align.template, "detector": self.align.detector}
+            said["align"] |= {name: path and digest_path(path) for name, path in files.items()}
         said["model"] = [digest_path(self.model / name) for name in MODEL_FILES]
         if Path(self.generator).is_absolute():
             said["generator"] = digest_path(Path(self.generator))
@@ -95,7 +123,7 @@ class BulkManifest(Section):
         """Whether the content, a folder or a file, was changed after this file was written.
 
         A folder counts as changed by what came into it, went or was renamed, not by what is in
-        folders below it; a glob never does. False where either is not there.
+        folders below it; a glob or a URL never does. False where either is not there.
         """
         try:
             return os.stat(self.content or "").st_mtime > os.stat(plan).st_mtime

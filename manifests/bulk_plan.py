@@ -4,6 +4,7 @@ Files carry `SCHEMA_VERSION` as those of `manifests.schemas` do.
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -57,6 +58,16 @@ BULK_PLAN = pa.schema(
     ]
 )
 
+# Of a run that aligns portraits, where landmarks were listed; any other plan is as above.
+_LANDMARKS = [
+    pa.field("landmarks", _SOURCE),  # JSON of a portrait's landmarks
+    pa.field("points", pa.list_(pa.float64())),  # x, y of five, where a table gives them
+]
+ALIGNED_BULK_PLAN = BULK_PLAN.set(
+    BULK_PLAN.get_field_index("content"),
+    pa.field("content", pa.struct([*_CONTENT, *_LANDMARKS]), nullable=False),
+)
+
 
 def read_plan(
     path: Path, columns: list[str], chosen: pc.Expression | None = None
@@ -82,13 +93,31 @@ def read_plan(
     return table, metadata[CLAIM_KEY].decode("ascii", "replace")
 
 
+class Outline(NamedTuple):
+    """How much a plan asks for in a column."""
+
+    samples: dict[str, int]  # of every shard, in order
+    views: int  # of a sample
+
+
+def read_outline(path: Path) -> dict[str, Outline]:
+    """What a plan asks for in every column; a million samples in well under a second.
+
+    Raises as `read_plan`.
+    """
+    table, _ = read_plan(path, ["column", "shard", "views"])
+    shards = table.group_by(["column", "shard"], use_threads=False)
+    asked: dict[str, Outline] = {}
+    for row in shards.aggregate([("views", "max"), ("views", "count")]).to_pylist():
+        samples, views = asked.get(row["column"], ({}, 0))
+        samples[row["shard"]] = row["views_count"]
+        asked[row["column"]] = Outline(samples, max(views, row["views_max"]))
+    return asked
+
+
 def read_shards(path: Path) -> dict[str, list[str]]:
     """The shards of every column that a plan has, in order. Raises as `read_plan`."""
-    table, _ = read_plan(path, ["column", "shard"])
-    shards: dict[str, list[str]] = {}
-    for row in table.group_by(["column", "shard"], use_threads=False).aggregate([]).to_pylist():
-        shards.setdefault(row["column"], []).append(row["shard"])
-    return shards
+    return {column: list(asked.samples) for column, asked in read_outline(path).items()}
 
 
 def list_shards(path: str | Path) -> list[str]:

@@ -14,6 +14,7 @@ from manifests import shipped
 from manifests.bulk import BulkManifest
 from manifests.run import Generator, RunManifest, Style, name_of
 from manifests.stylizer import MODEL_FILES
+from manifests.urls import is_url
 
 MAX_BYTES = 1 << 20
 
@@ -41,7 +42,7 @@ def load_run(path: str | Path) -> RunManifest:
     content = _read(path)
     if _is_bulk(content):
         raise ManifestError(
-            f"{path}: a bulk manifest, for plan, stylize, verify, report and retry-failed; "
+            f"{path}: a bulk manifest, for plan, stylize, verify, report, status and retry-failed; "
             "this takes one of a run, such as manifests/runs/demo.yaml"
         )
     return build_run(content, path)
@@ -102,7 +103,12 @@ def build_bulk(content: dict[str, Any], path: Path) -> BulkManifest:
         "generator": _find_source(Generator(source=bulk.generator), path, "generator").source,
     }
     if bulk.content is not None:
-        found["content"] = str(path.parent / bulk.content)
+        here = not is_url(bulk.content)
+        found["content"] = str(path.parent / bulk.content) if here else bulk.content
+    if bulk.align is not None:
+        given = {"template": bulk.align.template, "detector": bulk.align.detector}
+        files = {n: p and _find_file(p, path, f"align.{n}") for n, p in given.items()}
+        found["align"] = bulk.align.model_copy(update=files)
     if bulk.table is not None:
         found["table"] = _find_file(bulk.table, path, "table")
     return bulk.model_copy(update=found)

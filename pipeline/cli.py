@@ -1,5 +1,6 @@
 """The command line: one verb a stage, each also usable alone."""
 
+import itertools
 import os
 import sys
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from pipeline.tools import convert, device_option, doctor, export, mesh, sheet
 from pipeline.watch import retry_failed, status
 from pipeline.weights import convert_stylizer
 
+SHOWN = 3  # shards in an error
 OUR_PACKAGES = ("manifests", "eg3d_renderer", "stylize", "pipeline")
 
 
@@ -58,7 +60,8 @@ def cli() -> None:
 
     Every stage takes a run manifest (see manifests/runs/demo.yaml) and writes into RUNS/NAME-HASH,
     where the hash is that of all that decides the data. Finished shards are left as they are. Bulk
-    manifests (manifests/runs/stylize-folder.yaml) have plan, stylize, verify and report.
+    manifests (manifests/runs/stylize-folder.yaml) have plan, stylize, verify, report, status and
+    retry-failed.
     """
 
 
@@ -89,12 +92,13 @@ def plan(manifest: Path, out: Path, no_space_check: bool) -> None:
     folder = open_folder(manifest, out)
     if isinstance(folder, BulkFolder):
         from pipeline.stages.bulk_run import plan_bulk
+        from pipeline.stages.bulk_space import check_bulk_space, tell_space
 
-        if no_space_check:
-            raise click.UsageError("--no-space-check goes with the manifest of a run")
         samples = plan_bulk(folder)
+        if not no_space_check and (warning := check_bulk_space(folder)):
+            print(f"diffstyle360: {warning}", file=sys.stderr)
         shards = sum(map(len, folder.shards.values()))
-        print(f"{folder.plan_path}: {samples} samples, {shards} shards")
+        print(f"{folder.plan_path}: {samples} samples, {shards} shards; {tell_space(folder)}")
         return
     from pipeline.estimates import check_space
     from pipeline.stages.plan import plan_run
@@ -325,10 +329,11 @@ def verify(target: Path, out: Path, workers: int, repair: bool) -> None:
 def _missing_shards(folder: RunFolder, column: str, shards: Sequence[str]) -> list[str]:
     from pipeline.shards.writer import is_committed
 
-    known = folder.run.shard_names()
+    known = dict.fromkeys(folder.run.shard_names())
     for shard in shards:
         if shard not in known:
-            raise PipelineError(f"no shard {shard!r} in this run; {known[0]} to {known[-1]}")
+            told = ", ".join([*itertools.islice(known, SHOWN), "..."][: len(known)])
+            raise PipelineError(f"no shard {shard!r} in this run; it has {len(known)}: {told}")
     return [shard for shard in shards if not is_committed(folder.column(column), shard)]
 
 

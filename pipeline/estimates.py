@@ -6,7 +6,7 @@ import math
 import shutil
 import statistics
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -229,12 +229,16 @@ def check_space(folder: RunFolder) -> str | None:
     Returns one line where the upper bounds do not fit, None where they do. Raises PipelineError
     where what was measured alone does not fit.
     """
-    needs, free = estimate_bytes(folder), free_bytes(folder.path)
-    known = [need for need in needs if need.measured]
+    return compare_space(folder.path, estimate_bytes(folder), "identities, views, outputs")
+
+
+def compare_space(path: Path, needs: Sequence[Need], less: str) -> str | None:
+    """As `check_space`, of these needs; `less` names what one may ask for less of."""
+    free, known = free_bytes(path), [need for need in needs if need.measured]
     if sum(need.bytes for need in known) > free:
-        raise PipelineError(_no_space(folder, free, known, "needs another"))
+        raise PipelineError(_no_space(path, free, known, "needs another", less))
     if sum(need.bytes for need in needs) > free:
-        return _no_space(folder, free, needs, "may need up to another")
+        return _no_space(path, free, needs, "may need up to another", less)
     return None
 
 
@@ -244,15 +248,15 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(place).free
 
 
-def _no_space(folder: RunFolder, free: int, needs: list[Need], how: str) -> str:
+def _no_space(path: Path, free: int, needs: Sequence[Need], how: str, less: str) -> str:
     largest = sorted(needs, key=lambda need: -need.bytes)
     shown = ", ".join(f"{need.name} {show_bytes(need.bytes)}" for need in largest[:SHOWN])
     if rest := largest[SHOWN:]:
         shown += f", {len(rest)} more {show_bytes(sum(need.bytes for need in rest))}"
     return (
-        f"{folder.path}: {show_bytes(free)} free, and this run {how} "
+        f"{path}: {show_bytes(free)} free, and this run {how} "
         f"{show_bytes(sum(need.bytes for need in needs))}: {shown}; free space there, choose "
-        "another disk by --out, or ask for less (identities, views, outputs)"
+        f"another disk by --out, or ask for less ({less})"
     )
 
 
@@ -274,7 +278,7 @@ def _missing(folder: RunFolder, column: str) -> tuple[int, int]:
     return samples, shards
 
 
-def bound_sample(run: RunManifest, column: str) -> int:
+def bound_sample(run: RunManifest, column: str) -> float:
     """The most bytes that a sample of a column can take in its tar, its index and its Parquet."""
     views, outputs = run.rig.count, run.outputs
     if column.startswith("latents-"):
@@ -285,20 +289,25 @@ def bound_sample(run: RunManifest, column: str) -> int:
         members = [2 * channels * side * side + 128] * images
     elif column.startswith("stylized-"):
         size = stylizer_config(_stylizer_given(run))["image_size"]
-        members = [_bound_image(3 * size**2)] * views
+        members = [bound_image(3 * size**2)] * views
     else:
         image, neural = find_sizes(run)
-        view = [_bound_image(3 * image**2)]
+        view = [bound_image(3 * image**2)]
         depths = [of for of in (outputs.depth, outputs.z_depth) if of != "none"]
-        view += [_bound_image({"png16": 2, "npy": 4}[of] * neural**2) for of in depths]
-        view += [_bound_image(3 * neural**2)] * outputs.normals
-        view += [_bound_image(neural**2)] * outputs.mask
-        members = view * views + [_bound_image(3 * image**2)] * (column != "render")
-    members.append(1000 * views + 4000)  # JSON: 50 numbers a camera
+        view += [bound_image({"png16": 2, "npy": 4}[of] * neural**2) for of in depths]
+        view += [bound_image(3 * neural**2)] * outputs.normals
+        view += [bound_image(neural**2)] * outputs.mask
+        members = view * views + [bound_image(3 * image**2)] * (column != "render")
+    return sum_sample(members, views)
+
+
+def sum_sample(images: Sequence[float], views: int) -> float:
+    """Bytes of a sample with such images: with its JSON, in the tar, the index and the Parquet."""
+    members = [*images, 1000 * views + 4000]  # 50 numbers a camera
     return sum(members) + len(members) * MEMBER_ENDS + 400  # its row of the Parquet
 
 
-def _bound_image(raw: int) -> int:
+def bound_image(raw: int) -> int:
     """Of an encoded image of so many raw bytes: noise grows by little in every format."""
     return raw + raw // 16 + 1024
 

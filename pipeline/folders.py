@@ -13,6 +13,8 @@ from manifests.bulk_plan import read_plan, read_shards
 from manifests.schemas import PLAN, SCHEMA_VERSION, VERSION_KEY
 from pipeline.errors import PipelineError
 
+REQUEST = "stylize.json"  # in the folder of a bulk stylization
+
 
 class Folder:
     """What lies in the folder of either kind of run."""
@@ -110,7 +112,7 @@ class BulkFolder(Folder):
     @property
     def request_path(self) -> Path:
         """What was asked for and what was listed; it outlives a plan that is lost."""
-        return self.path / "stylize.json"
+        return self.path / REQUEST
 
     @cached_property
     def shards(self) -> dict[str, list[str]]:

@@ -1,15 +1,17 @@
-"""Images: files of any origin to centred squares, and squares to what models take.
+"""Images: files of any origin to squares, centred or placed, and squares to what models take.
 
 Squares are uint8 [S, S, 3], models take float32 [., 3, S, S] in [-1, 1].
 """
 
 import hashlib
 import io
+import math
 import stat
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -36,6 +38,10 @@ _TURNS = {
 }
 _SRGB = ImageCms.createProfile("sRGB")
 _GAP = 3.0  # how far to shrink by whole factors before the filter
+_NEAR = 2.0  # the same of an image that is turned: what is left is read more finely
+_SUPPORT = 2  # pixels on either side that the bicubic filter sees
+
+Read = TypeVar("Read")
 
 # What Pillow warns of does no harm to the pixels, or is told in the failure.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -45,7 +51,8 @@ class ImageFailure(PipelineError):
     """An image that cannot be used; `kind` is the status of the row that it fails.
 
     Kinds: missing, not_a_file, unreadable, empty, too_large, too_small, not_an_image, truncated,
-    damaged, unsupported.
+    damaged, unsupported; of portraits that are aligned also no_landmarks, bad_landmarks, no_face,
+    profile, face_cut_off, face_too_small.
     """
 
     def __init__(self, kind: str, message: str):
@@ -59,6 +66,13 @@ class Picture:
 
     pixels: np.ndarray  # [S, S, 3] uint8
     facts: dict[str, Any]  # for records: where in which bytes the square comes from
+
+
+class Upright(NamedTuple):
+    """A whole image, upright, in sRGB and on white."""
+
+    image: Image.Image  # RGB
+    facts: dict[str, Any]  # as of `decode_picture`, without a box
 
 
 def to_model(images: np.ndarray, size: int) -> torch.Tensor:
@@ -114,11 +128,74 @@ def decode_picture(data: bytes, name: str, size: int | None = None) -> Picture:
 
     Raises ImageFailure: empty, too_large, too_small, not_an_image, truncated, damaged, unsupported.
     """
+    return _open(data, name, lambda image: _square(image, data, name, size))
+
+
+def decode_upright(data: bytes, name: str) -> Upright:
+    """A whole encoded image; all else as `decode_picture`, which says what it raises."""
+
+    def read(image: Image.Image) -> Upright:
+        facts, profile = _load(image, data, name, None)
+        colours, facts["icc"] = _to_srgb(_plain(image, name), profile)
+        return Upright(_turn(colours, facts["orientation"]), facts)
+
+    return _open(data, name, read)
+
+
+def warp(image: Image.Image, matrix: np.ndarray, size: int) -> np.ndarray:
+    """An RGB image through a similarity, `size` pixels on a side: [size, size, 3] uint8.
+
+    The matrix [2, 3] leads from places in the image to places in the square, both continuous: pixel
+    i reaches from i to i + 1, its centre is i + 0.5. Where the square shrinks the image all its
+    pixels count: it is shrunk by a whole factor first, then read more finely than the square is,
+    bicubically, and that is shrunk by an antialiasing filter. Beyond its border the image goes on
+    with the border's own pixels.
+    """
+    linear = np.linalg.inv(matrix[:, :2])  # from the square back
+    back = np.column_stack([linear, -linear @ matrix[:, 2]])  # [2, 3]
+    step = math.hypot(*linear[:, 0])  # pixels of the image for one of the square
+    factor = max(1, int(step / _NEAR))
+    finer = max(1, math.ceil(step / factor - 1e-6))  # how many times
+    first, last = -_SUPPORT, size + _SUPPORT  # of the square, with what its filter sees beyond
+    ends = [[first, last, first, last], [first, first, last, last], [1, 1, 1, 1]]
+    corners = back @ np.array(ends)  # [2, 4]
+    margin = (_SUPPORT + 1) * factor
+    low = np.floor((corners.min(1) - margin) / factor).astype(int)  # in shrunk pixels
+    high = np.ceil((corners.max(1) + margin) / factor).astype(int)
+    shrunk = _cut_out(image, low, high, factor)
+    start = back @ [first, first, 1] - low * factor
+    into = np.column_stack([back[:, :2] / finer, start]) / factor
+    fine, inner = finer * (last - first), finer * _SUPPORT
+    box = (inner, inner, fine - inner, fine - inner)
+    bands = []
+    for band in shrunk.split():
+        read = band.convert("F").transform(  # of bytes it would round down
+            (fine, fine), Image.Transform.AFFINE, into.ravel().tolist(), Image.Resampling.BICUBIC
+        )
+        bands.append(np.asarray(read.resize((size, size), Image.Resampling.BICUBIC, box)))
+    return np.stack(bands, -1).round().clip(0, 255).astype(np.uint8)
+
+
+def _cut_out(image: Image.Image, low: np.ndarray, high: np.ndarray, factor: int) -> Image.Image:
+    """What lies between two corners (x, y) in an image shrunk by a factor, its border repeated."""
+    ends = -(-np.array(image.size) // factor)  # [2], of the image in shrunk pixels
+    first, last = np.clip(low, 0, ends - 1), np.clip(high, 1, ends)
+    box = (*(first * factor).tolist(), *np.minimum(last * factor, image.size).tolist())
+    inside = np.asarray(image.reduce(factor, box))
+    columns, rows = (
+        np.clip(np.arange(low[axis], high[axis]), first[axis], last[axis] - 1) - first[axis]
+        for axis in (0, 1)
+    )
+    return Image.fromarray(inside[rows][:, columns])
+
+
+def _open(data: bytes, name: str, read: Callable[[Image.Image], Read]) -> Read:
+    """What is read from encoded bytes, or the ImageFailure that says what is wrong with them."""
     if not data:
         raise ImageFailure("empty", f"{name}: an empty file")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return _square(image, data, name, size)
+            return read(image)
     except ImageFailure:
         raise
     except MemoryError:
@@ -132,6 +209,19 @@ def decode_picture(data: bytes, name: str, size: int | None = None) -> Picture:
 
 def _square(image: Image.Image, data: bytes, name: str, size: int | None) -> Picture:
     width, height = image.size
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    facts, profile = _load(image, data, name, size)
+    colours, facts["icc"] = _to_srgb(_shrink(_plain(image, name), size), profile)
+    facts["box"] = [left, top, left + side, top + side]
+    return Picture(np.array(_turn(colours, facts["orientation"])), facts)
+
+
+def _load(
+    image: Image.Image, data: bytes, name: str, size: int | None
+) -> tuple[dict[str, Any], bytes | None]:
+    """Decode the first frame, no finer than a square of `size` needs; facts and colour profile."""
+    width, height = image.size
     if width * height > MAX_PIXELS:
         raise _too_large(name, f"{width}x{height} pixels")
     side = min(width, height)
@@ -140,27 +230,22 @@ def _square(image: Image.Image, data: bytes, name: str, size: int | None) -> Pic
             "too_small", f"{name}: {width}x{height} pixels, under {MIN_SIDE} on a side"
         )
     animated = image.format != "MPO" and bool(getattr(image, "is_animated", False))
-    left, top = (width - side) // 2, (height - side) // 2
     if size is not None:
         image.draft(None, (2 * size * width // side, 2 * size * height // side))
     image.load()
     if changed := find_changed_chunk(data):
         raise ImageFailure("damaged", f"{name}: damaged in its {changed} chunk")
-    orientation = _read_orientation(image)
-    profile = image.info.get("icc_profile")
-    square = _shrink(_plain(image, name), size)
-    colours, icc = _to_srgb(square, profile)
     facts = {
         "sha256": hashlib.sha256(data).hexdigest(),
         "size": [width, height],
-        "box": [left, top, left + side, top + side],
-        "orientation": orientation,
-        "icc": icc,
+        "orientation": _read_orientation(image),
         "animated": animated,
     }
-    if orientation in _TURNS:
-        colours = colours.transpose(_TURNS[orientation])
-    return Picture(np.array(colours), facts)
+    return facts, image.info.get("icc_profile")
+
+
+def _turn(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
 def _too_large(name: str, what: str) -> ImageFailure:

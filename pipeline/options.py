@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from manifests import BulkManifest, shipped
+from manifests.bulk import Align
 from manifests.stylizer import Sampling as SamplingSection
 from pipeline.errors import PipelineError
 from pipeline.folders import RunFolder
@@ -19,7 +20,7 @@ FILE = click.Path(path_type=Path)
 # Of `takes_content`: what a bulk manifest takes where it says nothing.
 DEFAULTS: dict[str, Any] = {
     name: field.default
-    for section in (BulkManifest, SamplingSection)
+    for section in (BulkManifest, SamplingSection, Align)
     for name, field in section.model_fields.items()
     if not field.is_required() and field.default_factory is None
 }
@@ -80,13 +81,25 @@ def takes_content(command: Callable) -> Callable:
         ),
         _option(
             "--content", str,
-            "Folder of images, an image, .tar (one, a folder, a glob) or a column of shards.",
+            "Folder of images, an image, .tar (one, a folder, a glob, a URL), column of shards.",
         ),
         click.option(
             "--portraits", is_flag=True, default=None,
             help="Every image below the folder, at any depth, is a portrait: FFHQ's layout.",
         ),
-        _option("--table", FILE, "CSV or Parquet: content, style, presence, temperature, name."),
+        click.option(
+            "--align", is_flag=True, default=None,
+            help="Bring lone portraits to the model's crop by landmarks; else centred squares.",
+        ),
+        _option("--detector", FILE, "YuNet (.onnx), for portraits without landmarks."),
+        _option("--template", FILE, "JSON of another crop's five points, in [0, 1]."),
+        _option(
+            "--smallest-face", Number(0, 4), "Pixels of the image for one of the crop, at least."
+        ),
+        _option(
+            "--table", FILE,
+            "CSV or Parquet: content, style, presence, temperature, name, landmarks.",
+        ),
         _option("--model", FILE, "Folder of a stylizer, as a fine-tune writes it, or demo."),
         _option(
             "--hint", click.Choice(["auto", "content", "camera"]),
@@ -187,6 +200,9 @@ def _build_request(given: dict[str, Any]) -> "BulkRequest":
         raise click.UsageError("give style images (--style), or a table that names them (--table)")
     if given["portraits"] and given["content"] is None:
         raise click.UsageError("--portraits goes with --content")
+    keys = tuple(Align.model_fields)
+    if not given["align"] and (loose := [key for key in keys if given[key] is not None]):
+        raise click.UsageError(f"--{loose[0].replace('_', '-')} goes with --align")
     filled = {k: DEFAULTS.get(k) if v is None else v for k, v in given.items()}
     if filled["model"] == Path(shipped.DEMO):
         filled["model"] = shipped.stylizer_folder()
@@ -199,6 +215,7 @@ def _build_request(given: dict[str, Any]) -> "BulkRequest":
         asked=Asked(**take("hint", "views", "presence", "temperature", "shard_size")),
         sampling=Sampling(**take("steps", "sampler", "presence", "temperature", *other)),
         portraits=bool(given["portraits"]),
+        align=Align(**take(*keys)) if given["align"] else None,
         styles=name_styles(given["styles"]),
         **take("content", "table", "model", "generator", "precision", "seed", "rgb"),
     )

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from manifests import BulkManifest
 from pipeline.console import show_bytes
 from pipeline.errors import PipelineError
-from pipeline.folders import BulkFolder, open_folder, open_run
+from pipeline.folders import REQUEST, BulkFolder, RunFolder, open_folder
 from pipeline.options import takes_run
 
 if TYPE_CHECKING:
@@ -27,17 +28,19 @@ def status(manifest: Path, out: Path, as_json: bool) -> None:
     Reads files alone, from any machine that sees them, while jobs write them. Rates are of the last
     ten minutes or more, all jobs together; what is left follows from them, and the bytes to come
     from the shards that are there.
-    """
-    from pipeline.stages.status import look_at_run
 
-    folder = open_run(manifest, out)
-    found = look_at_run(folder)
+    MANIFEST is that of a run, or a bulk one; or the folder that either was planned in.
+    """
+    from pipeline.stages.status import look_at_bulk, look_at_run
+
+    folder = _open_planned(manifest) if manifest.is_dir() else open_folder(manifest, out)
+    found = look_at_run(folder) if isinstance(folder, RunFolder) else look_at_bulk(folder)
     if as_json:
-        print(json.dumps(describe(found, folder.run.rig.count), indent=1))
+        print(json.dumps(describe(found), indent=1))
     elif not found.started:
         print(f"{folder.path}: nothing is made yet; snakemake, or `diffstyle360 plan`, begins it")
     else:
-        print("\n".join(tell(found, folder.run.rig.count)))
+        print("\n".join(tell(found)))
 
 
 @click.command("retry-failed")
@@ -110,13 +113,36 @@ def _find_columns(manifest: Path, out: Path) -> tuple[Path, list[str], list[Path
     return folder.path, list(known), results
 
 
-def describe(status: "RunStatus", views: int) -> dict[str, Any]:
-    """A status as plain values for JSON; `views` is how many a sample has."""
+def _open_planned(path: Path) -> RunFolder | BulkFolder:
+    """The run, of either kind, that was planned in a folder: by what `plan` left there.
+
+    Raises PipelineError where it left nothing that can be read.
+    """
+    from pipeline.stages.plan import MANIFEST
+    from pipeline.stages.simulate import open_measured
+
+    if (path / MANIFEST).is_file():
+        return open_measured(path)
+    try:
+        said = json.loads((path / REQUEST).read_text(encoding="utf-8"))["manifest"]
+        return BulkFolder(BulkManifest.model_validate(said), path)
+    except FileNotFoundError:
+        told = "no run was planned in this folder; give RUNS/NAME-HASH, or the manifest"
+    except (KeyError, TypeError):
+        told = "made without a manifest, so nothing says how much there will be"
+    except ValueError:  # a pydantic.ValidationError is one
+        told = f"{REQUEST} is not as `plan` wrote it; give the manifest"
+    raise PipelineError(f"{path}: {told}")
+
+
+def describe(status: "RunStatus") -> dict[str, Any]:
+    """A status as plain values for JSON."""
     return {
         "folder": str(status.folder),
         "started": status.started,
         "snakemake": status.locked,
-        "columns": {column.name: _describe_column(column, views) for column in status.columns},
+        "columns": {column.name: _describe_column(column) for column in status.columns},
+        "content": status.content and dict(zip(("tars", "bytes"), status.content, strict=True)),
         "finetune": status.finetune and vars(status.finetune),
         "artefacts": {name: vars(artefact) for name, artefact in status.artefacts.items()},
         "disk": {
@@ -128,20 +154,21 @@ def describe(status: "RunStatus", views: int) -> dict[str, Any]:
     }
 
 
-def _describe_column(column: "ColumnStatus", views: int) -> dict[str, Any]:
+def _describe_column(column: "ColumnStatus") -> dict[str, Any]:
     count, rate = column.count, column.samples_per_second
     return {
         "shards": column.shards,
         "shards_asked": column.shards_asked,
         "shards_set_aside": column.set_aside,
         "samples_asked": column.samples_asked,
+        "samples_left": column.missing,
         "ok": count.ok,
         "failed": count.failed,
         "failures": {
             kind: {"samples": number, "first": count.examples[kind]}
             for kind, number in count.failures.items()
         },
-        "views_per_second": rate and rate * views,
+        "views_per_second": rate and rate * column.views,
         "seconds_left": column.seconds_left,
         "bytes": column.bytes,
         "bytes_to_come": column.bytes_to_come,
@@ -150,7 +177,7 @@ def _describe_column(column: "ColumnStatus", views: int) -> dict[str, Any]:
     }
 
 
-def tell(status: "RunStatus", views: int) -> list[str]:
+def tell(status: "RunStatus") -> list[str]:
     """A status in lines for people."""
     making = {
         True: "a snakemake is making it",
@@ -158,8 +185,12 @@ def tell(status: "RunStatus", views: int) -> list[str]:
         None: "whether a snakemake is making it, this file system does not tell",
     }
     rows = [["", "shards", "samples", "failed", "views/s", "left", "bytes", ""]]
-    rows += [_tell_column(column, views) for column in status.columns]
-    lines = [f"{status.folder}: {making[status.locked]}", *_align(rows)]
+    rows += [_tell_column(column) for column in status.columns]
+    lines = [f"{status.folder}: {making[status.locked]}"]
+    lines += _align(rows) if status.columns else []
+    if status.content:
+        tars, size = status.content
+        lines.append(f"content: {_some(tars, 'tar')} fetched, {show_bytes(size)}")
     if tuned := status.finetune:
         facts = [f"step {tuned.steps} of {tuned.steps_asked}"]
         facts += [f"loss {tuned.loss:.4g}"] if tuned.loss is not None else []
@@ -183,7 +214,7 @@ def tell(status: "RunStatus", views: int) -> list[str]:
     return lines
 
 
-def _tell_column(column: "ColumnStatus", views: int) -> list[str]:
+def _tell_column(column: "ColumnStatus") -> list[str]:
     rate, left = column.samples_per_second, column.seconds_left
     notes = []
     if alive := Counter(writing.host for writing in column.writing if writing.alive):
@@ -196,7 +227,7 @@ def _tell_column(column: "ColumnStatus", views: int) -> list[str]:
         f"{column.shards}/{column.shards_asked}",
         f"{column.count.total}/{column.samples_asked}",
         str(column.count.failed),
-        "-" if rate is None else _rate(rate * views),
+        "-" if rate is None else _rate(rate * column.views),
         "-" if left is None else _duration(left),
         show_bytes(column.bytes),
         ", ".join(notes),

@@ -9,7 +9,7 @@ import pyarrow as pa
 from pipeline.errors import PipelineError
 from pipeline.folders import open_run
 from pipeline.inputs.columns import is_our_record
-from pipeline.shards.records import read_records
+from pipeline.shards.records import list_records, read_records
 
 _NAME = re.compile(r"(.+?)-\d{5,}(-of-\d{5,})?")  # train-00003, or as published
 ROWS = ["key", "split", "seed", "status", "message", "size", "seconds"]
@@ -40,13 +40,13 @@ def is_column(folder: Path) -> bool:
 
 
 def list_shards(column: Path) -> list[str]:
-    """The committed shards of a column, by name.
+    """The committed shards of a column, in order.
 
     Raises PipelineError where there is none, or where a tar lies there without its record.
     """
     if not column.is_dir():
         raise PipelineError(f"{column}: no such folder; give the folder of a column")
-    names = sorted(path.stem for path in column.glob("*.parquet"))
+    names = [path.stem for path in list_records(column)]
     if not names:
         raise PipelineError(f"{column}: no committed shard here; run the stage that makes it")
     if begun := {path.stem for path in column.glob("[!.]*.tar")} - set(names):

@@ -26,7 +26,7 @@ from pipeline.errors import PipelineError
 from pipeline.requests import claim_folder
 from pipeline.shards.indexes import write_wids
 from pipeline.shards.reader import Column
-from pipeline.shards.records import read_commit
+from pipeline.shards.records import order_shard, read_commit
 from pipeline.shards.samples import Sample, check_sample
 from pipeline.shards.writer import is_committed
 
@@ -171,7 +171,7 @@ def _number(parts: Sequence[Part]) -> list[Move]:
     moves = []
     for part in parts:
         names = {}
-        for shard in sorted(part.keys):
+        for shard in sorted(part.keys, key=order_shard):
             split = split_of(shard)
             names[shard] = f"{split}-{next_of[split]:05d}"
             next_of[split] += 1

@@ -20,7 +20,7 @@ from pipeline.requests import claim_folder
 from pipeline.shards.archive import end_archive
 from pipeline.shards.indexes import write_wids
 from pipeline.shards.reader import Column
-from pipeline.shards.records import read_commit
+from pipeline.shards.records import order_shard, read_commit
 from pipeline.shards.writer import is_committed
 
 REQUEST = "reshard.yaml"
@@ -169,7 +169,7 @@ def _bytes(source: Source, shard: Sequence[str]) -> int:
 def _write(source: Source, target: Path, name: str, split: str, shard: Sequence[str]) -> None:
     at = [source.index[key] for key in shard if key in source.index]
     rows = source.rows.take(at).to_pylist()
-    origins = sorted({row["shard"] for row in rows})
+    origins = sorted({row["shard"] for row in rows}, key=order_shard)
     made = [read_commit(source.column / f"{origin}.parquet").provenance for origin in origins]
     samples = (Moved(row, row["key"], split) for row in rows)
     rewrite_shard(Column(source.column, origins), target, name, samples, combine_provenance(made))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from pipeline.inputs.naming import is_image_name, legible
-from pipeline.inputs.sources import Input, Source, arrange
+from pipeline.inputs.sources import LANDMARKS, Input, Source, arrange
 
 _HEADER_LIMIT = 1 << 20  # bytes of a header's names and attributes
 _JSON_LIMIT = 1 << 22
@@ -114,4 +114,5 @@ def _describe(path: Path, tar: str, key: str, members: list[_Member]) -> Input:
         views=tuple(sources[rest] for rest in around),
         back=sources[back] if back else None,
         cameras=meta if meta and len(around) > 1 and meta.size <= _JSON_LIMIT else None,
+        landmarks=sources.get(LANDMARKS) if len(around) == 1 else None,
     )

@@ -12,7 +12,7 @@ from pipeline.errors import PipelineError
 from pipeline.inputs.sources import Input
 from pipeline.shards import ShardError
 from pipeline.shards.reader import Column
-from pipeline.shards.records import read_records
+from pipeline.shards.records import list_records, read_records
 
 
 def list_column(folder: Path, shards: Sequence[str] | None = None) -> list[Input]:
@@ -21,7 +21,7 @@ def list_column(folder: Path, shards: Sequence[str] | None = None) -> list[Input
     Raises ShardError where a record is damaged, PipelineError where the views are not those of an
     orbit.
     """
-    paths = sorted(folder.glob("*.parquet"))
+    paths = list_records(folder)
     if shards is not None:
         paths = [folder / f"{shard}.parquet" for shard in shards]
     inputs = [one for path in paths for one in _list_shard(path)]

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -74,20 +74,29 @@ def plan_styles(
 
 
 def plan_table(
-    rows: Sequence[Row], table: Path, inputs: Sequence[Input], asked: Asked
+    rows: Sequence[Row],
+    table: Path,
+    inputs: Sequence[Input],
+    asked: Asked,
+    aligned: bool = False,
 ) -> dict[str, Shards]:
     """The column ``stylized`` (and ``stylized.v8``, as in `plan_styles`): one sample a row.
 
     Contents are keys or names of the inputs, or paths as seen from the table; styles are paths. The
     key of a row is ``row-``, its number, and its name. A content that is ambiguous or missing is a
-    job that fails.
+    job that fails. Landmarks, a row's or else those beside a portrait, count where it is `aligned`.
     """
     find = _finder(inputs, table.parent)
     jobs = []
     for index, row in enumerate(rows):
         key = f"row-{index:08d}" + (f"-{clean(row.name)}" if row.name else "")
         style = table.parent / row.style
-        jobs.append(_make_job(key[:LONGEST], find(row.content), style, asked, row))
+        content = find(row.content)
+        if aligned:
+            content = replace(content, points=row.landmarks)
+        elif content.landmarks is not None:
+            content = replace(content, landmarks=None)
+        jobs.append(_make_job(key[:LONGEST], content, style, asked, row))
     return _shard("stylized", jobs, asked)
 
 

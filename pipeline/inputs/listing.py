@@ -1,7 +1,7 @@
 """What there is to stylize: portraits and multi-view identities in folders, tars and columns.
 
 Nothing is opened here but folders, headers of tars and records of columns; what an image holds,
-`pipeline.inputs.contents` finds out. No torch.
+`pipeline.inputs.contents` finds out. Tars that lie elsewhere are fetched first. No torch.
 """
 
 import os
@@ -23,27 +23,33 @@ from pipeline.inputs.naming import (
     natural_key,
     stem,
 )
-from pipeline.inputs.sources import Input, Source, arrange, check_views
+from pipeline.inputs.remote import fetch_content, means_tars_elsewhere
+from pipeline.inputs.sources import LANDMARKS, Input, Source, arrange, check_views
 
 _NO_CONTENT = {"thumbs.db", "desktop.ini"}  # what systems leave in folders
 
 
-def list_content(content: str, portraits: bool = False) -> list[Input]:
+def list_content(content: str, portraits: bool = False, cache: Path | None = None) -> list[Input]:
     """All inputs of a folder of images, an image, tars (a path, a folder or a glob) or a column.
+
+    Or of tars as `pipeline.inputs.remote.fetch_content` takes them, which go into `cache`.
 
     In a folder of images every file is a portrait, and every folder in it with two or more images
     an identity seen from around; or, with `portraits`, every image at any depth is a portrait.
-    NAME.back.png is the back view of NAME.png. Hidden files, and files beside an image of the same
-    name (captions, landmarks), are not looked at. In a tar, members up to the first dot of whose
-    name agree are one identity. Order: natural order of names.
+    NAME.back.png is the back view of NAME.png, and NAME.landmarks.json has its landmarks. Hidden
+    files, and other files beside an image of the same name (captions), are not looked at. In a tar,
+    members up to the first dot of whose name agree are one identity. Order: natural order of names.
 
-    Raises PipelineError where there is nothing, or `portraits` are asked of no folder of images.
+    Raises PipelineError where there is nothing, where a tar cannot be fetched, or `portraits` are
+    asked of no folder of images.
     """
     path = Path(content)
     if portraits:
         if not is_folder_of_images(content):
             raise PipelineError(f"{content or repr(content)}: --portraits takes a folder of images")
         return _finish(_list_portraits(path), f"{content}: no images below it")
+    if means_tars_elsewhere(content):
+        return _finish(_list_fetched(content, cache), f"{legible(content)}: no samples there")
     if content and path.is_dir() and _has_our_records(path):
         return list_column(path)
     if path.suffix == ".tar" and path.is_file() and is_our_record(path.with_suffix(".parquet")):
@@ -54,7 +60,7 @@ def list_content(content: str, portraits: bool = False) -> list[Input]:
     elif content and path.is_dir():
         inputs = _list_folder(path)
     elif path.is_file():
-        inputs = _list_files([path.name], path.parent)
+        inputs = _list_files([path.name], path.parent, there=names_in(path.parent))
     return _finish(
         inputs,
         f"{content or repr(content)}: no images there, and no .tar of samples; "
@@ -89,7 +95,7 @@ def list_one(path: Path, name: str, look: Callable[[Path], frozenset[str]] = nam
     there = look(path.parent)
     backs = [f"{stem(path.name)}.back.{suffix}" for suffix in sorted(SUFFIXES)]
     beside = [back for back in backs if back in there]
-    portrait = _list_files([path.name, *beside[:1]], path.parent)[0]
+    portrait = _list_files([path.name, *beside[:1]], path.parent, there=there)[0]
     return replace(portrait, name=legible(name), origin=legible(name), key=key)
 
 
@@ -126,15 +132,20 @@ def _list_portraits(folder: Path) -> list[Input]:
             inputs.append(_unreadable(below.rstrip("/"), error))
             continue
         waiting += [f"{below}{name}/" for name in reversed(folders)]
-        inputs += _list_files([name for name in files if is_image_name(name)], folder, below)
+        images = [name for name in files if is_image_name(name)]
+        inputs += _list_files(images, folder, below, frozenset(files))
     return _in_order(inputs)
 
 
-def _list_files(names: Sequence[str], folder: Path, below: str = "") -> list[Input]:
-    """Portraits; a back view goes with the portrait that it is named after.
+def _list_files(
+    names: Sequence[str], folder: Path, below: str = "", there: frozenset[str] | None = None
+) -> list[Input]:
+    """Portraits; a back view and landmarks go with the portrait that they are named after.
 
-    The files lie in `folder`, or in `below`, a path in it that ends with a slash.
+    The files lie in `folder`, or in `below`, a path in it that ends with a slash; landmarks are
+    looked for in all that is `there`, else among the names.
     """
+    there = frozenset(names) if there is None else there
     stems = {stem(name) for name in names if is_image_name(name)}
     backs = {}
     for name in names:
@@ -143,16 +154,18 @@ def _list_files(names: Sequence[str], folder: Path, below: str = "") -> list[Inp
             backs[front] = name
     inputs, behind = [], set(backs.values())
     for name in names:
-        sidecar = not is_image_name(name) and (stem(name) in stems or name.split(".")[0] in stems)
+        owners = {name, name.split(".")[0], name.removesuffix(f".{LANDMARKS}")}
+        sidecar = not is_image_name(name) and bool(owners & stems)
         if name in behind or sidecar:
             continue
-        back = backs.get(stem(name))
+        back, marks = backs.get(stem(name)), f"{stem(name)}.{LANDMARKS}"
         inputs.append(
             Input(
                 name=legible(below + name),
                 origin=legible(below + name),
                 views=(_source(folder, below + name, below + name),),
                 back=_source(folder, below + back, below + back) if back else None,
+                landmarks=_source(folder, below + marks, below + marks) if marks in there else None,
             )
         )
     return inputs
@@ -161,21 +174,25 @@ def _list_files(names: Sequence[str], folder: Path, below: str = "") -> list[Inp
 def _list_identity(folder: Path, name: str) -> Input | None:
     """The identity in a folder of images; None where there are none, and none were promised."""
     try:
-        names = [file for file in os.listdir(folder) if _counts(file) and is_image_name(file)]
+        there = os.listdir(folder)
     except OSError as error:
         return _unreadable(name, error)
+    names = [file for file in there if _counts(file) and is_image_name(file)]
     if not names:
         if not is_image_name(name):
             return None
         message = f"{legible(name)}: a folder, not a file"
         return Input(legible(name), legible(name), problem=("not_a_file", message))
     around, back = arrange(names)
+    marks = f"{stem(around[0])}.{LANDMARKS}"
+    alone = len(around) == 1 and marks in there
     return check_views(
         Input(
             name=legible(name),
             origin=legible(name),
             views=tuple(_source(folder, view, f"{name}/{view}") for view in around),
             back=_source(folder, back, f"{name}/{back}") if back else None,
+            landmarks=_source(folder, marks, f"{name}/{marks}") if alone else None,
         ),
         advice="; if each is a portrait, add --portraits",
     )
@@ -193,6 +210,16 @@ def _list_tars(tars: Sequence[Path]) -> list[Input]:
         check_views(one)
         for tar in tars
         for one in list_archive(tar, legible(str(tar.relative_to(common))))
+    ]
+
+
+def _list_fetched(content: str, cache: Path | None) -> list[Input]:
+    if cache is None:
+        raise PipelineError(f"{legible(content)}: a folder or tars of this machine are taken here")
+    return [
+        replace(check_views(one), sha256=tar.sha256)
+        for tar in fetch_content(content, cache)
+        for one in list_archive(tar.path, tar.name)
     ]
 
 

@@ -11,9 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from manifests.bulk_plan import BULK_PLAN, CLAIM_KEY, read_plan
+from manifests.bulk_plan import ALIGNED_BULK_PLAN, BULK_PLAN, CLAIM_KEY, read_plan
 from manifests.schemas import SCHEMA_VERSION, VERSION_KEY
 from pipeline.inputs.jobs import Job, Shards
+from pipeline.inputs.landmarks import Points
+from pipeline.inputs.remote import bring_back
 from pipeline.inputs.sources import Input, Source
 
 GROUP = 4096  # rows of a group, the least that is read: some tenths of a MiB
@@ -24,7 +26,11 @@ _DESCRIBED = ("name", "origin", "key", "count", "shard", "split", "seed", "sha25
 def encode_plan(columns: Mapping[str, Shards], claim: str) -> bytes:
     """The Parquet file of `manifests.bulk_plan.BULK_PLAN`: a row a sample, shards one by one."""
     metadata = {VERSION_KEY: str(SCHEMA_VERSION).encode(), CLAIM_KEY: claim.encode()}
-    schema = BULK_PLAN.with_metadata(metadata)
+    contents = (
+        job.content for shards in columns.values() for jobs in shards.values() for job in jobs
+    )
+    plain = all(one.landmarks is None and one.points is None for one in contents)
+    schema = (BULK_PLAN if plain else ALIGNED_BULK_PLAN).with_metadata(metadata)
     sink = pa.BufferOutputStream()
     rows = _rows(columns)
     with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
@@ -55,6 +61,43 @@ def find_jobs(plan: Path, column: str, keys: Sequence[str]) -> dict[str, Job]:
     return {row["key"]: _read_job(row) for row in table.to_pylist()}
 
 
+def bring_back_jobs(content: str, cache: Path, columns: Mapping[str, Shards]) -> dict[str, Shards]:
+    """The same jobs, the tars that were fetched for them fetched again where they are gone.
+
+    Where one cannot be had as it was listed, its samples have that for their problem. Raises as
+    `pipeline.inputs.remote.bring_back`.
+    """
+    home = cache.absolute()
+    wanted = {
+        source.path: job.content.sha256
+        for shards in columns.values()
+        for jobs in shards.values()
+        for job in jobs
+        for source in _sources(job.content)
+        if source.path.parent == home
+    }
+    failures = bring_back(content, cache, wanted)
+    if not failures:
+        return dict(columns)
+
+    def check(job: Job) -> Job:
+        lost = [failures[s.path] for s in _sources(job.content) if s.path in failures]
+        if not lost or job.content.problem:
+            return job
+        problem = lost[0].kind, f"{job.content.name}: {lost[0]}"
+        return replace(job, content=replace(job.content, problem=problem))
+
+    return {
+        column: {shard: [check(job) for job in jobs] for shard, jobs in shards.items()}
+        for column, shards in columns.items()
+    }
+
+
+def _sources(one: Input) -> Iterator[Source]:
+    yield from one.views
+    yield from filter(None, (one.back, one.cameras, one.landmarks))
+
+
 def _rows(columns: Mapping[str, Shards]) -> Iterator[dict[str, Any]]:
     for column, shards in columns.items():
         for shard, jobs in shards.items():
@@ -69,6 +112,8 @@ def _describe(one: Input) -> dict[str, Any]:
         "views": [_describe_source(view) for view in one.views],
         "back": one.back and _describe_source(one.back),
         "cameras": one.cameras and _describe_source(one.cameras),
+        "landmarks": one.landmarks and _describe_source(one.landmarks),
+        "points": one.points and [number for point in one.points for number in point],
         "problem": one.problem,
         "column": one.column and os.fsencode(one.column),
     }
@@ -91,6 +136,8 @@ def _read_input(row: dict[str, Any]) -> Input:
         views=tuple(_read_source(view) for view in row["views"]),
         back=row["back"] and _read_source(row["back"]),
         cameras=row["cameras"] and _read_source(row["cameras"]),
+        landmarks=_read_source(row["landmarks"]) if row.get("landmarks") else None,
+        points=_read_points(row.get("points")),
         problem=row["problem"] and tuple(row["problem"]),
         column=row["column"] and _path(row["column"]),
     )
@@ -98,6 +145,10 @@ def _read_input(row: dict[str, Any]) -> Input:
 
 def _read_source(row: dict[str, Any]) -> Source:
     return Source(**row | {"path": _path(row["path"])})
+
+
+def _read_points(numbers: list[float] | None) -> Points | None:
+    return tuple(zip(numbers[::2], numbers[1::2], strict=True)) if numbers else None
 
 
 def _path(encoded: bytes) -> Path:

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from manifests.rig import MOST
+from pipeline.inputs.landmarks import Points
 from pipeline.inputs.naming import natural_key, stem
 
 SPLIT = "train"  # of what has none of its own
 _OUR_VIEW = re.compile(r"view_[0-9]+\.rgb\.[a-z]+")
 _BACK = re.compile(r"(.*[._])?back", re.IGNORECASE | re.DOTALL)
+
+LANDMARKS = "landmarks.json"  # what follows the name of the image, and a dot
 
 
 class Source(NamedTuple):
@@ -33,15 +36,17 @@ class Input:
     views: tuple[Source, ...] = ()  # one: a portrait; more: once around, the first frontal
     back: Source | None = None  # the view from behind, where it was given
     cameras: Source | None = None  # JSON that may say the views' cameras
+    landmarks: Source | None = None  # JSON of a portrait's landmarks
+    points: Points | None = None  # landmarks that a table gives
     problem: tuple[str, str] | None = None
     key: str = ""
+    sha256: str = ""  # of the sample in a column of ours, or of the tar that was fetched
     # of samples of a column of ours
     column: Path | None = None
     count: int = 0  # views
     shard: str = ""
     split: str = SPLIT
     seed: int | None = None
-    sha256: str = ""
 
     @property
     def is_multiview(self) -> bool:
@@ -74,8 +79,9 @@ def fingerprint(inputs: Sequence[Input]) -> str:
     """SHA-256 over what was listed: names, sizes and places, not the bytes of images."""
     digest = hashlib.sha256()
     for i in inputs:
-        sources = [s[1:] for s in (*i.views, i.back, i.cameras) if s is not None]
+        sources = [s[1:] for s in (*i.views, i.back, i.cameras, i.landmarks) if s is not None]
         sample = (i.count, i.shard, i.seed, i.sha256)
-        line = repr((i.key, i.name, i.origin, sources, i.problem, sample))
+        points = () if i.points is None else (i.points,)
+        line = repr((i.key, i.name, i.origin, sources, i.problem, sample, *points))
         digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import PipelineError
+from pipeline.inputs.landmarks import Points, decode_landmarks, parse_landmarks
 
-COLUMNS = ("content", "style", "presence", "temperature", "name")
+COLUMNS = ("content", "style", "presence", "temperature", "name", "landmarks")
 DIALS = {"presence": (0.0, 1.0), "temperature": (0.0, 100.0)}  # lowest, highest
 _ABOVE = {"temperature"}  # must be above its lowest
 
@@ -24,13 +25,15 @@ class Row(NamedTuple):
     presence: float | None = None
     temperature: float | None = None
     name: str | None = None
+    landmarks: Points | None = None  # of a portrait, in pixels of its image
 
 
 def read_table(path: Path) -> list[Row]:
     """The rows of a table with the columns content and style, and any of the other `COLUMNS`.
 
     A CSV file is UTF-8 text whose first line names the columns; one that ends in .parquet is
-    Parquet. Raises PipelineError, one line with the file and the row, for what cannot be meant.
+    Parquet. Landmarks are JSON text of 5 or 68 [x, y], or in Parquet lists. Raises PipelineError,
+    one line with the file and the row, for what cannot be meant.
     """
     try:
         rows = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
@@ -116,4 +119,17 @@ def _parse(row: Mapping[str, Any], where: str) -> Row:
         name: None if row.get(name) in (None, "") else parse_dial(name, row[name], where)
         for name in DIALS
     }
-    return Row(texts["content"] or "", texts["style"] or "", name=texts["name"], **dials)
+    landmarks = _parse_points(row.get("landmarks"), where)
+    return Row(
+        texts["content"] or "", texts["style"] or "",
+        name=texts["name"], landmarks=landmarks, **dials,
+    )  # fmt: skip
+
+
+def _parse_points(value: Any, where: str) -> Points | None:
+    if value in (None, ""):
+        return None
+    try:
+        return decode_landmarks(value) if isinstance(value, str) else parse_landmarks(value)
+    except ValueError as error:
+        raise PipelineError(f"{where}: landmarks: {error}") from None

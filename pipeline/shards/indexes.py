@@ -6,7 +6,7 @@ from pathlib import Path
 from pipeline.shards.archive import Member
 from pipeline.shards.codecs import encode_json
 from pipeline.shards.files import write_whole
-from pipeline.shards.records import read_commit
+from pipeline.shards.records import list_records, read_commit
 
 WIDS = "wids.json"
 
@@ -33,8 +33,8 @@ def write_wids(folder: str | Path) -> Path:
 
 
 def encode_wids(folder: Path) -> bytes:
-    """The wids index of what is committed in `folder`, shards by name. Raises as `write_wids`."""
-    shards = [(path.stem, read_commit(path)) for path in sorted(folder.glob("*.parquet"))]
+    """The wids index of what is committed in `folder`, shards in order. Raises as `write_wids`."""
+    shards = [(path.stem, read_commit(path)) for path in list_records(folder)]
     shardlist = [
         {"url": f"{n}.tar", "md5sum": c.md5, "nsamples": c.samples, "filesize": c.bytes}
         for n, c in shards

@@ -15,7 +15,7 @@ from manifests.schemas import OK
 from pipeline.shards import ShardError
 from pipeline.shards.archive import read_range, split_sample
 from pipeline.shards.codecs import decode
-from pipeline.shards.records import read_records
+from pipeline.shards.records import list_records, read_records
 
 _COLUMNS = ["key", "status", "offset", "size", "sha256"]
 
@@ -34,7 +34,7 @@ class Column:
     @cached_property
     def _samples(self) -> pa.Table:
         if self._shards is None:
-            paths = sorted(self.folder.glob("*.parquet"))
+            paths = list_records(self.folder)
         else:
             paths = [self.folder / f"{shard}.parquet" for shard in self._shards]
         tables = []

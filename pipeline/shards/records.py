@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from manifests.ranges import shard_order
 from manifests.schemas import OK, RECORD, SCHEMA_VERSION, VERSION_KEY
 from pipeline.shards import ShardError
 from pipeline.shards.codecs import encode_json
 
+_OF = re.compile(r"-of-\d{5,}$", re.ASCII)
 _COMMIT_KEY = b"diffstyle360.commit"
 _SHA256_KEY = b"diffstyle360.sha256"  # of the rows and of the two keys above
 
@@ -55,6 +58,23 @@ def encode_records(rows: Sequence[Mapping[str, Any]], commit: Commit) -> bytes:
     except (pa.ArrowException, OverflowError, TypeError) as error:
         raise ShardError(f"a record does not fit the schema: {_one_line(error)}") from error
     return sink.getvalue().to_pybytes()
+
+
+def list_records(folder: Path) -> list[Path]:
+    """The Parquets of a column's committed shards, in order: train-99999, then train-100000.
+
+    A shard that is not named like a run's comes where its name does.
+    """
+    return sorted(folder.glob("*.parquet"), key=lambda path: order_shard(path.stem))
+
+
+def order_shard(name: str) -> tuple[str, int]:
+    """As `manifests.ranges.shard_order`, but any name has a place, a published one that of its own
+    (``train-00003-of-00008``)."""
+    try:
+        return shard_order(_OF.sub("", name))
+    except ValueError:
+        return name, -1
 
 
 def read_commit(path: Path) -> Commit:

@@ -14,7 +14,7 @@ from manifests.schemas import OK
 from pipeline.shards import ShardError
 from pipeline.shards.archive import BLOCK, end_archive, read_range, split_sample
 from pipeline.shards.indexes import WIDS, encode_idx, encode_wids, index_sample
-from pipeline.shards.records import Commit, check_records, read_records
+from pipeline.shards.records import Commit, check_records, order_shard, read_records
 from pipeline.shards.samples import Sample, check_sample
 
 _SHOWN = 8  # findings of a shard; a line counts the rest
@@ -71,7 +71,7 @@ def verify_column(
     """
     folder = Path(folder)
     paths = [path for path in folder.glob("[!.]*") if path.suffix in (".tar", ".idx", ".parquet")]
-    names = sorted({path.stem for path in paths})
+    names = sorted({path.stem for path in paths}, key=order_shard)
     with ThreadPoolExecutor(workers) as pool:
         shards = list(pool.map(lambda name: _inspect(folder, name, deep), names))
     findings = [finding for shard in shards for finding in shard.findings]

@@ -15,12 +15,17 @@ import torch
 import eg3d_renderer as er
 from eg3d_renderer.generators import Generator
 from manifests import RunManifest
+from manifests.bulk import Align
 from manifests.loading import build_run
+from manifests.urls import absolute
 from pipeline.devices import encoder_threads
+from pipeline.folders import REQUEST
 from pipeline.images import ImageFailure, Picture, decode_picture, read_file, to_model
+from pipeline.inputs.alignment import Alignment, open_alignment
 from pipeline.inputs.contents import Content, load_content
 from pipeline.inputs.jobs import Asked, Job, Shards, plan_styles, plan_table
 from pipeline.inputs.listing import list_content
+from pipeline.inputs.remote import CACHE
 from pipeline.inputs.sources import SPLIT, Input, fingerprint
 from pipeline.inputs.tables import read_table
 from pipeline.requests import claim_folder
@@ -40,7 +45,6 @@ from pipeline.stages.stylize import (
 )
 from stylize import Sampling, generate_back
 
-REQUEST = "stylize.json"
 READERS = 2  # threads that decode images beside the stylizing
 BACK_WITHIN = 45.0  # degrees from straight behind, of a view that is taken for the back
 STYLES_KEPT = 32  # decoded style images of a table
@@ -61,6 +65,7 @@ class BulkRequest:
     precision: str  # of the stylizer
     seed: int
     rgb: str
+    align: Align | None = None  # of lone portraits; None: centred squares
 
 
 @dataclass
@@ -83,6 +88,7 @@ class Bulk:
     stylizer: Stylizer
     open_style: Callable[[Path], Picture]
     hints: Hints | None  # none where every job shows its content's own views
+    alignment: Alignment | None  # of lone portraits
 
 
 def open_bulk(
@@ -91,13 +97,13 @@ def open_bulk(
     """List, look at and load all that the request takes, and claim the folder `out` for it.
 
     Raises PipelineError, or what loading a model or a generator raises, where the request cannot be
-    met; nothing was written then.
+    met; nothing was written then but tars that were fetched.
     """
-    inputs, columns = plan_request(request)
+    inputs, columns = plan_request(request, out)
     bulk = load_bulk(request, out, columns, device, compiled)
     hints, open_style = bulk.hints, bulk.open_style
-    said = _describe_request(request) | {
-        "content": {"path": request.content and str(Path(request.content).absolute()),
+    said = _describe_request(request, bulk.alignment) | {
+        "content": {"path": request.content and absolute(request.content),
                     "portraits": request.portraits,
                     "listing": fingerprint(inputs)},
         "styles": {str(s.absolute()): open_style(s).facts["sha256"]
@@ -111,18 +117,24 @@ def open_bulk(
     return replace(bulk, claim=hashlib.sha256(text.encode()).hexdigest())
 
 
-def plan_request(request: BulkRequest) -> tuple[list[Input], dict[str, Shards]]:
+def plan_request(request: BulkRequest, out: Path) -> tuple[list[Input], dict[str, Shards]]:
     """The inputs of the content, and the jobs of all columns.
 
-    Raises PipelineError where there are none, or where a style image cannot be used.
+    Tars that lie elsewhere are fetched into a hidden folder of `out`. Raises PipelineError where
+    there are no inputs, or where a tar, a style image or what aligns portraits cannot be used.
     """
     inputs = []
     if request.content is not None:
-        inputs = list_content(request.content, request.portraits)
+        inputs = list_content(request.content, request.portraits, out / CACHE)
+    if request.align is None:
+        inputs = [replace(one, landmarks=None) for one in inputs]
+    else:
+        open_alignment(request.align)  # what cannot be used is told before there are jobs
     if request.table is None:
         columns = plan_styles(inputs, request.styles, request.asked)
     else:
-        columns = plan_table(read_table(request.table), request.table, inputs, request.asked)
+        rows, aligned = read_table(request.table), request.align is not None
+        columns = plan_table(rows, request.table, inputs, request.asked, aligned)
     for style in request.styles.values():
         _open_style(None, style)
     return inputs, columns
@@ -146,7 +158,8 @@ def load_bulk(
     jobs = chain.from_iterable(chain(*(shards.values() for shards in columns.values())))
     hints = _open_hints(run, size, device) if any(job.hint == "camera" for job in jobs) else None
     open_style = lru_cache(max(STYLES_KEPT, len(request.styles)))(partial(_open_style, size))
-    return Bulk(out, request, claim, columns, stylizer, open_style, hints)
+    alignment = None if request.align is None else open_alignment(request.align)
+    return Bulk(out, request, claim, columns, stylizer, open_style, hints, alignment)
 
 
 def stylize_bulk_shard(bulk: Bulk, column: str, shard: str) -> None:
@@ -158,7 +171,7 @@ def stylize_bulk_shard(bulk: Bulk, column: str, shard: str) -> None:
     jobs, stylizer = bulk.columns[column][shard], bulk.stylizer
     provenance = describe_stylizer(stylizer) | {
         "column": column,
-        "request": _describe_request(bulk.request),
+        "request": _describe_request(bulk.request, bulk.alignment),
         "claim": bulk.claim,
         "hints": _hints_digest(bulk, jobs),
     }
@@ -203,9 +216,10 @@ def _hints_digest(bulk: Bulk, jobs: Sequence[Job]) -> str | None:
     return bulk.hints.generator.digest
 
 
-def _describe_request(request: BulkRequest) -> dict[str, Any]:
+def _describe_request(request: BulkRequest, alignment: Alignment | None) -> dict[str, Any]:
     """All settings, without where anything lies."""
-    return {
+    aligned = {} if alignment is None else {"align": alignment.describe()}
+    return aligned | {
         "generator": Path(request.generator).name,
         "seed": request.seed,
         "rgb": request.rgb,
@@ -245,7 +259,8 @@ def _read(bulk: Bulk, job: Job) -> tuple[Job, Failure | tuple[Content, Picture]]
     """The images of a job; called on threads."""
     row = _row(bulk, job)
     try:
-        content = load_content(job.content, bulk.stylizer.model.config.image_size)
+        size = bulk.stylizer.model.config.image_size
+        content = load_content(job.content, size, bulk.alignment)
     except ImageFailure as failure:
         return job, Failure(row, failure.kind, str(failure))
     if job.hint == "content" and len(content.views) < 2:

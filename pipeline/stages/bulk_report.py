@@ -10,12 +10,12 @@ from manifests.schemas import OK
 from pipeline.counts import Count, count_column
 from pipeline.folders import BulkFolder
 from pipeline.images import ImageFailure, decode_picture, read_file
-from pipeline.inputs.contents import load_content
+from pipeline.inputs.contents import load_recorded
 from pipeline.inputs.jobs import Job
 from pipeline.inputs.planned import find_jobs
 from pipeline.shards.files import write_whole
 from pipeline.shards.reader import Column, read_clip
-from pipeline.shards.records import read_commit, read_outcome, read_records
+from pipeline.shards.records import list_records, read_commit, read_outcome, read_records
 from pipeline.stages import pictures
 from pipeline.stages.report import list_makers, open_template
 
@@ -66,17 +66,19 @@ def _sheet(folder: BulkFolder, path: Path) -> dict[str, Any]:
 
 def _show(column: Column, job: Job) -> dict[str, str]:
     """A sample as a strip: its content, its style image, then views once around."""
-    count = len(column.read(job.key, ["json"])["json"]["views"])
-    views = pictures.thumbnails(read_clip(column, job.key, pictures.spread(count, VIEWS)))
-    strip = pictures.contact_sheet([[_content(job), _style(job), *views]])
+    meta = column.read(job.key, ["json"])["json"]
+    shown = pictures.spread(len(meta["views"]), VIEWS)
+    views = pictures.thumbnails(read_clip(column, job.key, shown))
+    strip = pictures.contact_sheet([[_content(job, meta["files"]), _style(job), *views]])
     uri = pictures.to_uri(pictures.encode_webp(strip))
     return {"key": job.key, "name": job.label or job.content.name, "uri": uri}
 
 
-def _content(job: Job) -> np.ndarray:
+def _content(job: Job, files: list[dict[str, Any]]) -> np.ndarray:
     """The front of what was stylized, [S, S, 3]; paper where that is no longer there."""
     try:
-        [front] = pictures.thumbnails(load_content(job.content, pictures.SHOWN).views[:1])
+        content = load_recorded(job.content, pictures.SHOWN, files)
+        [front] = pictures.thumbnails(content.views[:1])
         return front
     except ImageFailure:
         return np.full((1, 1, 3), pictures.PAPER, np.uint8)
@@ -92,7 +94,7 @@ def _style(job: Job) -> np.ndarray:
 def _list_failures(column: Path, count: Count) -> list[dict[str, Any]]:
     """The kinds of failure of a column, the most frequent first, with the first of each."""
     examples: dict[str, list[dict[str, str]]] = {kind: [] for kind in count.failures}
-    for path in sorted(column.glob("*.parquet")):
+    for path in list_records(column):
         if all(len(told) == EXAMPLES for told in examples.values()):
             break
         if read_outcome(path).statuses.keys() - {OK}:

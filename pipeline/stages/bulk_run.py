@@ -3,16 +3,17 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from manifests import BulkManifest
+from manifests.urls import absolute
 from pipeline.errors import PipelineError
 from pipeline.folders import BulkFolder
 from pipeline.inputs.jobs import Asked
-from pipeline.inputs.planned import encode_plan, read_jobs
+from pipeline.inputs.planned import bring_back_jobs, encode_plan, read_jobs
+from pipeline.inputs.remote import CACHE
 from pipeline.inputs.sources import Input, fingerprint
 from pipeline.shards.files import write_whole
 from pipeline.shards.writer import is_committed
@@ -27,7 +28,7 @@ def plan_bulk(folder: BulkFolder) -> int:
     begun, planning again takes what is there by then. Raises PipelineError where the content, or a
     style image, cannot be used, or where shards were begun and the content has changed since.
     """
-    _, columns = plan_request(build_request(folder.bulk))
+    _, columns = plan_request(build_request(folder.bulk), folder.path)
     jobs = [job for shards in columns.values() for some in shards.values() for job in some]
     listed = _describe_listing(list(dict.fromkeys(job.content for job in jobs)))
     text = json.dumps(
@@ -64,6 +65,8 @@ def stylize_planned(
     if any(missing.values()):
         planned, claim = read_jobs(folder.plan_path, missing)
         request = build_request(folder.bulk)
+        if request.content is not None:
+            planned = bring_back_jobs(request.content, folder.path / CACHE, planned)
         bulk = load_bulk(request, folder.path, planned, device, compiled, claim)
         for column, names in missing.items():
             for name in names:
@@ -75,7 +78,7 @@ def build_request(bulk: BulkManifest) -> BulkRequest:
     """What a manifest asks for, as a command line would; its paths are absolute."""
     sampling = bulk.sampling.model_dump(exclude={"precision"})
     return BulkRequest(
-        content=bulk.content and str(Path(bulk.content).absolute()),
+        content=bulk.content and absolute(bulk.content),
         portraits=bulk.portraits,
         styles={name: image.absolute() for name, image in bulk.styles.items()},
         table=bulk.table and bulk.table.absolute(),
@@ -92,6 +95,7 @@ def build_request(bulk: BulkManifest) -> BulkRequest:
         precision=bulk.sampling.precision,
         seed=bulk.seed,
         rgb=bulk.rgb,
+        align=bulk.align,
     )
 
 

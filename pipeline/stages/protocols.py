@@ -17,14 +17,14 @@ import torch
 
 from pipeline.console import progress
 from pipeline.errors import PipelineError
+from pipeline.folders import REQUEST
 from pipeline.images import decode_picture, read_file, to_model
-from pipeline.inputs.contents import load_content
+from pipeline.inputs.contents import load_recorded
 from pipeline.inputs.listing import is_folder_of_images, list_content
 from pipeline.inputs.sources import Input
 from pipeline.judges import Judges, Pictures
 from pipeline.shards.reader import Column, read_clip
 from pipeline.stages.averages import Means, average
-from pipeline.stages.bulk import REQUEST
 from pipeline.stages.evaluate import write_metrics
 from pipeline.stages.measures import OURS, Label, Subject, baselines, measure
 from pipeline.stages.rendered import yaws
@@ -101,7 +101,7 @@ def _open_subject(opened: _Opened, where: str, meta: dict[str, Any], size: int) 
     if one is None:
         kind = ", every image of which is a portrait" if folders.protocol == "ffhq" else ""
         raise PipelineError(f"{where}: its content is not in {folders.content}{kind}")
-    found = load_content(one, size)
+    found = load_recorded(one, size, meta["files"])
     views, expected = found.views, 1 if folders.protocol == "ffhq" else count
     if len(views) != expected:
         raise PipelineError(
@@ -117,20 +117,22 @@ def _open_subject(opened: _Opened, where: str, meta: dict[str, Any], size: int) 
     content = to_model(views, size)
     return Subject(
         yaws=_find_yaws(one, meta["views"], folders.content),
-        content=Pictures(content, _read_mask(opened, one, content)),
+        content=Pictures(content, _read_mask(opened, one, content, meta["files"])),
         at=list(range(expected)),
         style=Pictures(style, metrics.estimate_foreground(style)),
     )
 
 
-def _read_mask(opened: _Opened, one: Input, content: torch.Tensor) -> torch.Tensor:
-    """The given mask [N, 1, S, S], its first channel; else what is not white."""
+def _read_mask(
+    opened: _Opened, one: Input, content: torch.Tensor, files: list[dict[str, Any]]
+) -> torch.Tensor:
+    """The given mask [N, 1, S, S], its first channel, placed as the content; else non-white."""
     if opened.folders.masks is None:
         return metrics.estimate_foreground(content)
     mask = opened.masks.get(one.key)
     if mask is None:
         raise PipelineError(f"{one.origin}: its mask is not in {opened.folders.masks}")
-    views = load_content(mask, content.shape[-1]).views
+    views = load_recorded(mask, content.shape[-1], files).views
     if len(views) != len(content):
         raise PipelineError(f"{mask.origin}: {len(views)} masks of {len(content)} views")
     return torch.from_numpy(views[:, None, :, :, 0]).float() / 255

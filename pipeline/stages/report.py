@@ -17,7 +17,7 @@ from pipeline.folders import RunFolder
 from pipeline.references import open_reference
 from pipeline.shards.files import write_whole
 from pipeline.shards.reader import Column, read_clip
-from pipeline.shards.records import read_commit
+from pipeline.shards.records import list_records, read_commit
 from pipeline.stages import pictures
 from pipeline.stages.averages import MEASURES, SIDES, Means, average, label_references
 
@@ -240,7 +240,7 @@ def list_makers(columns: Sequence[Path]) -> list[dict[str, str]]:
     """What made each column, as JSON; shards that were made alike count once."""
     lines: dict[str, set[str]] = {}
     for column in columns:
-        for path in sorted(column.glob("*.parquet")):
+        for path in list_records(column):
             made = {k: v for k, v in read_commit(path).provenance.items() if k != "column"}
             lines.setdefault(json.dumps(made, sort_keys=True), set()).add(column.name)
     return [{"columns": ", ".join(sorted(names)), "made": made} for made, names in lines.items()]

@@ -22,7 +22,7 @@ from pipeline.shards.codecs import encode_json
 from pipeline.shards.files import explain, sync_folder
 from pipeline.shards.indexes import WIDS
 from pipeline.shards.reader import Column
-from pipeline.shards.records import check_records, read_outcome, read_records
+from pipeline.shards.records import check_records, list_records, read_outcome, read_records
 
 ASIDE = ".retry"  # in a column's folder
 LOCK = ".lock"  # in a run's folder; the Snakefile holds it while it makes the run
@@ -45,7 +45,7 @@ def find_failed(column: Path, kinds: Collection[str] = ()) -> Failed:
     Raises PipelineError where a Parquet is damaged.
     """
     found = Failed()
-    for path in sorted(column.glob("*.parquet")):
+    for path in list_records(column):
         try:
             outcome = read_outcome(path)
             failures = outcome.statuses.keys() - {OK}
@@ -61,8 +61,8 @@ def find_failed(column: Path, kinds: Collection[str] = ()) -> Failed:
 
 def find_set_aside(column: Path) -> list[str]:
     """The shards that were set aside and not made again yet."""
-    names = (path.stem for path in (column / ASIDE).glob("*.parquet"))
-    return sorted(name for name in names if not (column / f"{name}.parquet").exists())
+    names = [path.stem for path in list_records(column / ASIDE)]
+    return [name for name in names if not (column / f"{name}.parquet").exists()]
 
 
 def set_aside(column: Path, shards: Sequence[str]) -> None:

@@ -1,10 +1,9 @@
-"""Status: how a run stands, from its files alone; nothing is written, and no job is asked."""
+"""Status: how a run of either kind stands, from its files alone; nothing is written."""
 
 import fcntl
 import heapq
 import math
 import os
-import shutil
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,10 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from manifests import RunManifest
+from manifests.bulk_plan import read_outline
 from manifests.stylizer import MODEL_FILES
 from pipeline.counts import Count
-from pipeline.folders import RunFolder
+from pipeline.estimates import free_bytes
+from pipeline.folders import Folder, RunFolder
+from pipeline.inputs.remote import CACHE
 from pipeline.shards import ShardError
 from pipeline.shards.records import Commit, read_outcome
 from pipeline.stages.retry import LOCK, find_set_aside
@@ -46,6 +47,7 @@ class ColumnStatus:
     name: str
     shards_asked: int
     samples_asked: int
+    views: int  # of a sample
     shards: int = 0  # committed and whole as far as names and sizes tell
     count: Count = field(default_factory=Count)
     bytes: int = 0  # of these shards, indexes and records included
@@ -88,6 +90,7 @@ class RunStatus:
     finetune: FinetuneStatus | None
     artefacts: dict[str, Artefact]
     bytes_free: int  # on the run's file system
+    content: tuple[int, int] | None = None  # tars that were fetched, and their bytes
 
     @property
     def bytes(self) -> int:
@@ -98,7 +101,7 @@ class RunStatus:
     def bytes_to_come(self) -> int | None:
         """Of the shards that are missing; None where no shard tells how large they get."""
         known = [column.bytes_to_come for column in self.columns]
-        return None if None in known else sum(filter(None, known))
+        return None if None in known or not known else sum(filter(None, known))
 
     @property
     def fits(self) -> bool | None:
@@ -111,20 +114,47 @@ def look_at_run(folder: RunFolder) -> RunStatus:
     """How a run stands now, from whichever machine sees its folder; one not begun has nothing."""
     now = time.time()
     run, path = folder.run, folder.path
-    columns = [
-        _look_at_column(folder.column(name), run, splits, now)
-        for name, splits in run.made_columns.items()
-    ]
+    columns = []
+    for name, splits in run.made_columns.items():
+        shards = [shard for split in splits for shard in run.shard_names(split)]
+        asked = ColumnStatus(name, len(shards), sum(map(run.count, splits)), run.rig.count)
+        columns.append(_look_at_column(folder.column(name), asked, shards, now))
     _estimate_bytes(columns)
-    there = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    stylized = [column for column in columns if column.name in run.stylized_columns]
     return RunStatus(
         folder=path,
         started=path.is_dir(),
         locked=is_locked(path / LOCK),
         columns=columns,
         finetune=_look_at_finetune(folder, now),
+        artefacts=_look_at_artefacts(folder, columns, stylized),
+        bytes_free=free_bytes(path),
+    )
+
+
+def look_at_bulk(folder: Folder) -> RunStatus:
+    """How a bulk stylization stands; one that is not planned yet has no columns.
+
+    Its plan says all that was asked for. Raises ManifestError where that cannot be read.
+    """
+    now, path = time.time(), folder.path
+    planned = read_outline(folder.plan_path) if folder.plan_path.is_file() else {}
+    columns = []
+    for name, asked in planned.items():
+        shards = list(asked.samples)
+        status = ColumnStatus(name, len(shards), sum(asked.samples.values()), asked.views)
+        columns.append(_look_at_column(folder.column(name), status, shards, now))
+    _estimate_bytes(columns)
+    tars = [tar.stat().st_size for tar in (path / CACHE).glob("[!.]*.tar")]
+    return RunStatus(
+        folder=path,
+        started=path.is_dir(),
+        locked=is_locked(path / LOCK),
+        columns=columns,
+        finetune=None,
         artefacts=_look_at_artefacts(folder, columns),
-        bytes_free=shutil.disk_usage(there).free,
+        bytes_free=free_bytes(path),
+        content=(len(tars), sum(tars)) if tars else None,
     )
 
 
@@ -181,10 +211,9 @@ def measure_rate(made: Sequence[Stretch], under_way: float, now: float | None) -
 
 
 def _look_at_column(
-    column: Path, run: RunManifest, splits: Sequence[str], now: float
+    column: Path, status: ColumnStatus, names: Sequence[str], now: float
 ) -> ColumnStatus:
-    names = [name for split in splits for name in run.shard_names(split)]
-    status = ColumnStatus(column.name, len(names), sum(map(run.count, splits)))
+    """The status with what is there of the shards with these names."""
     try:
         files = set(os.listdir(column))
     except FileNotFoundError:
@@ -314,14 +343,14 @@ def _read_losses(path: Path) -> list[dict[str, float]]:
     return [row for row in rows if all(map(math.isfinite, row.values()))]
 
 
-def _look_at_artefacts(folder: RunFolder, columns: list[ColumnStatus]) -> dict[str, Artefact]:
+def _look_at_artefacts(
+    folder: Folder, columns: Sequence[ColumnStatus], measured: Sequence[ColumnStatus] = ()
+) -> dict[str, Artefact]:
     """The files that come after the columns, and the plan before them."""
     newest = max((column.newest for column in columns), default=0.0)
-    stylized = folder.run.stylized_columns
-    outputs = max((c.newest for c in columns if c.name in stylized), default=0.0)
     paths = {"plan": (folder.plan_path, 0.0)}
-    if stylized:
-        paths["metrics"] = folder.metrics_path, outputs
+    if measured and isinstance(folder, RunFolder):
+        paths["metrics"] = folder.metrics_path, max(column.newest for column in measured)
     paths["verified"] = folder.verified_path, newest
     paths["report"] = folder.report_path, newest
     found = {}

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manifests import BulkManifest, ManifestError, RunManifest, load_manifest, load_run
+from manifests.bulk import Align
 from manifests.loading import _is_bulk
 from tests.conftest import TINY
 
@@ -96,6 +97,11 @@ def test_listed_styles_are_called_after_their_files(write: Write, tmp_path: Path
         ({"shard_size": 0}, "shard_size: must be greater than or equal to 1"),
         ({"allow_failed": 2.0}, "allow_failed: must be less than or equal to 1"),
         ({"rig": {"kind": "orbit"}}, "rig: unknown key; "),
+        ({"align": {"detektor": "x"}}, "align.detektor: unknown key; did you mean 'detector'?"),
+        ({"align": {"detector": "x.onnx"}}, "align.detector: no such file: "),
+        ({"align": {"template": "x.json"}}, "align.template: no such file: "),
+        ({"align": {"smallest_face": -1.0}}, "align.smallest_face: must be greater than or equal"),
+        ({"align": "yes"}, "align: must be a mapping of template, detector, smallest_face"),
     ],
 )
 def test_wrong_value_is_named(write: Write, changes: dict[str, Any], expected: str) -> None:
@@ -144,6 +150,38 @@ def test_a_letter_that_is_missing_does_not_change_the_kind(write: Write) -> None
 )
 def test_all_that_decides_the_data_names_the_folder(write: Write, changes: dict[str, Any]) -> None:
     assert load(write(changes)).digest() != load(write()).digest()
+
+
+def test_what_is_not_aligned_is_called_as_before(write: Write) -> None:
+    plain = load(write())
+    for off in ({"align": False}, {"align": None}):
+        assert load(write(off)).digest() == plain.digest()
+    for mode in ("python", "json"):
+        assert "align" not in plain.model_dump(mode=mode)
+    on = load(write({"align": True}))
+    assert on.digest() != plain.digest()
+    assert on.align == Align()
+    assert load(write({"align": {}})).digest() == on.digest()
+    assert on.model_dump(mode="json")["align"]["smallest_face"] == 0.25
+
+
+def test_files_that_align_count_by_what_is_in_them(write: Write, tmp_path: Path) -> None:
+    for name in ("crop.json", "yunet.onnx", "other.onnx"):
+        (tmp_path / name).write_bytes(name.encode())
+    given = {"template": "crop.json", "detector": "yunet.onnx", "smallest_face": 0.5}
+    bulk = load(write({"align": given}))
+    assert bulk.align is not None
+    assert bulk.align.detector == tmp_path / "yunet.onnx"
+    digest = bulk.digest()
+    digests = {digest, load(write({"align": True})).digest()}
+    for change in ({"template": None}, {"detector": "other.onnx"}, {"smallest_face": 0.6}):
+        digests.add(load(write({"align": given | change})).digest())
+    (tmp_path / "crop.json").write_bytes(b"another")
+    digests.add(load(write({"align": given})).digest())
+    assert len(digests) == 6
+    (tmp_path / "crop.json").rename(tmp_path / "moved.json")
+    (tmp_path / "moved.json").write_bytes(b"crop.json")
+    assert load(write({"align": given | {"template": "moved.json"}})).digest() == digest
 
 
 def test_what_decides_no_data_does_not(

@@ -279,7 +279,7 @@ def test_no_image_is_larger_than_its_bound(size: int) -> None:
     coded += [(2, codecs.encode_depth(depth, 0.0, 1.0, "png16")), (1, codecs.encode_mask(depth))]
     coded += [(4, codecs.encode_depth(depth, 0.0, 1.0, "npy"))]
     for channels, data in coded:
-        assert len(data) <= estimates._bound_image(channels * size**2)
+        assert len(data) <= estimates.bound_image(channels * size**2)
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import math
 import os
 import subprocess
 import sys
@@ -12,7 +13,16 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from pipeline.errors import PipelineError
-from pipeline.images import ImageFailure, decode_picture, read_file, read_image, resize, to_model
+from pipeline.images import (
+    ImageFailure,
+    decode_picture,
+    decode_upright,
+    read_file,
+    read_image,
+    resize,
+    to_model,
+    warp,
+)
 from pipeline.shards.codecs import to_uint8
 from tests.pipeline import odd_images
 from tests.pipeline.odd_images import SIDE, encode, grey16, half_clear, picture, turned
@@ -225,3 +235,125 @@ def test_style_image_keeps_its_size(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(PipelineError, match=r"text.png: not an image"):
         read_image(tmp_path / "text.png")
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_whole_image_has_the_centred_square_in_it(name: str) -> None:
+    upright = decode_upright(GOOD[name], name)
+    square = decode_picture(GOOD[name], name)
+    assert upright.image.mode == "RGB"
+    assert upright.facts == {k: v for k, v in square.facts.items() if k != "box"}
+    width, height = upright.image.size
+    side = len(square.pixels)
+    left, top = (width - side) // 2, (height - side) // 2
+    cut = np.asarray(upright.image)[top : top + side, left : left + side]
+    np.testing.assert_array_equal(cut, square.pixels)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_whole_image_is_upright(orientation: int) -> None:
+    image = decode_upright(turned(orientation), "turned").image
+    assert difference(np.asarray(image), np.asarray(picture())) < 4
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_every_bad_file_is_told_apart_when_read_whole(name: str) -> None:
+    data, kind = BAD[name]
+    with pytest.raises(ImageFailure) as caught:
+        decode_upright(data, f"folder/{name}")
+    assert caught.value.kind == kind
+
+
+def similarity(scale: float, degrees: float, shift: tuple[float, float]) -> np.ndarray:
+    """From places in an image to places in a square [2, 3]."""
+    c, s = scale * math.cos(math.radians(degrees)), scale * math.sin(math.radians(degrees))
+    return np.array([[c, -s, shift[0]], [s, c, shift[1]]])
+
+
+def waves(x: np.ndarray, y: np.ndarray, length: float) -> np.ndarray:
+    """A smooth picture of everywhere, [..., 3] from 0 to 255: each colour a wave of its own."""
+    x, y = 2 * np.pi * x / length, 2 * np.pi * y / length
+    tones = np.cos(x + 0.3 * y), np.cos(y - 0.2 * x + 1), np.cos(0.7 * x + 0.7 * y + 2)
+    return np.asarray(127.5 + 110 * np.stack(tones, -1))
+
+
+def places(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+    """x and y of the pixels' centres, [H, W] each."""
+    y, x = np.mgrid[:height, :width] + 0.5
+    return x, y
+
+
+@pytest.mark.parametrize("degrees", [0, 17, 90, 200])
+@pytest.mark.parametrize("scale", [2.3, 1.0, 0.8, 0.45, 0.31, 0.13, 0.029])
+def test_warp_shows_what_is_there(scale: float, degrees: float) -> None:
+    """A wave whose form is known, read off at the places that the matrix says, to a level or two.
+
+    Its length is 40 pixels of what is coarser; the square lies well inside the image.
+    """
+    size, length = 32, 40 * max(1, 1 / scale)
+    side = math.ceil(2 * size / scale) + 20
+    matrix = similarity(scale, degrees, (0, 0))
+    matrix[:, 2] = size / 2 - matrix[:, :2] @ [side / 2 + 1.3, side / 2 - 2.1]
+    image = Image.fromarray(waves(*places(side, side), length).round().astype(np.uint8))
+    made = warp(image, matrix, size)
+    inverse = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))
+    x, y = places(size, size)
+    there = np.einsum("ij,jhw->ihw", inverse[:2], np.stack([x, y, np.ones_like(x)]))
+    error = np.abs(made.astype(float) - waves(there[0], there[1], length))
+    assert error.mean() < 1.0
+    assert error.max() < 4
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.37, 0.2, 0.11, 0.05])
+@pytest.mark.parametrize("degrees", [0, 30])
+def test_warp_averages_what_it_shrinks(scale: float, degrees: float) -> None:
+    """Stripes finer than the square's pixels become their mean, whatever the angle."""
+    side = math.ceil(50 / scale) + 40
+    stripes = np.zeros((side, side, 3), np.uint8)
+    stripes[:, ::2] = 255
+    matrix = similarity(scale, degrees, (0, 0))
+    matrix[:, 2] = 16 - matrix[:, :2] @ [side / 2, side / 2]
+    made = warp(Image.fromarray(stripes), matrix, 32).astype(int)
+    assert np.abs(made - 127.5).max() < 1
+
+
+def test_warp_by_nothing_changes_nothing() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    image = Image.fromarray(noise)
+    np.testing.assert_array_equal(warp(image, similarity(1, 0, (0, 0)), 40), noise)
+    moved = warp(image, similarity(1, 0, (-7, -3)), 30)
+    np.testing.assert_array_equal(moved, noise[3:33, 7:37])
+    quarter = warp(image, similarity(1, 90, (40, 0)), 40)  # x to y: clockwise
+    np.testing.assert_array_equal(quarter, np.rot90(noise, -1))
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.2])
+def test_beyond_the_border_are_the_borders_pixels(scale: float) -> None:
+    side = round(20 / scale)
+    image = Image.new("RGB", (side, side), (10, 200, 90))
+    shifts = [(0, 0), (15, 0), (-15, 0), (0, 15), (0, -15), (500, 500), (-500, 3), (5, -500)]
+    for shift in shifts:
+        assert (warp(image, similarity(scale, 0, shift), 20) == [10, 200, 90]).all()
+        assert (warp(image, similarity(scale, 33, shift), 20) == [10, 200, 90]).all()
+    ramp = np.repeat(np.arange(side, dtype=np.uint8)[None, :, None], side, 0).repeat(3, 2)
+    made = warp(Image.fromarray(ramp), similarity(1, 0, (5, 0)), side)
+    assert (made[:, :5] == 0).all()
+    np.testing.assert_array_equal(made[:, 5:], ramp[:, : side - 5])
+
+
+@pytest.mark.parametrize(("scale", "degrees"), [(1.3, 20), (0.9, -140), (0.4, 70)])
+def test_a_square_goes_back_with_its_matrix(scale: float, degrees: float) -> None:
+    """As the README says; what was seen of the image is there again, but for its finest detail."""
+    image = Image.fromarray(waves(*places(300, 200), 90).round().astype(np.uint8))
+    matrix = similarity(scale, degrees, (0, 0))
+    matrix[:, 2] = 32 - matrix[:, :2] @ [150, 100]
+    square = Image.fromarray(warp(image, matrix, 64))
+    coefficients = np.array(matrix).ravel().tolist()
+    back = square.transform(
+        image.size, Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC
+    )
+    seen = Image.new("L", (64, 64), 255).transform(image.size, Image.Transform.AFFINE, coefficients)
+    mask = np.asarray(seen) > 0
+    assert mask.sum() > 1500
+    error = np.abs(np.asarray(back).astype(float) - np.asarray(image))[mask]
+    assert error.mean() < 1.5

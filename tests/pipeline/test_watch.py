@@ -117,12 +117,14 @@ def test_json_has_the_same_facts(folder: RunFolder, run: Verb) -> None:
 
 def test_large_numbers_are_readable(folder: RunFolder) -> None:
     found = look_at_run(folder)
+    for column in found.columns:
+        column.views = 10
     column = found.columns[0]
     column.bytes, column.samples_per_second, column.seconds_left = 999_600_000, 1234.5, 90_000
     column.writing = [Writing(f"s{n}", f"node{n % 2}", 5, 1.0, True) for n in range(4)]
     found.columns[1].seconds_left = 200_000
     found.columns[2].seconds_left = 600
-    lines = tell(found, views=10)
+    lines = tell(found)
     assert "12345  25 h 00 min     1 GB  4 being written on 2 machines" in lines[2]
     assert "2 d 7 h" in lines[3]
     assert "10 min" in lines[4]
@@ -215,3 +217,26 @@ def test_bench_measures_both_verbs(tmp_path: Path) -> None:
     for figure in figures.values():
         assert figure["CPU seconds"] > 0
         assert figure["peak MB"] > 10
+
+
+def test_folder_of_a_run_tells_as_its_manifest_does(folder: RunFolder, run: Verb) -> None:
+    assert run(status, target=folder.path).output == run(status).output
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (None, "no run was planned in this folder; give RUNS/NAME-HASH, or the manifest"),
+        ('{"content": 1}', "made without a manifest, so nothing says how much there will be"),
+        ("[", "stylize.json is not as `plan` wrote it; give the manifest"),
+        ('{"manifest": {"name": 3}}', "stylize.json is not as `plan` wrote it; give the manifest"),
+    ],
+)
+def test_folder_that_nobody_planned_is_refused(
+    run: Verb, tmp_path: Path, said: str | None, expected: str
+) -> None:
+    if said is not None:
+        (tmp_path / "stylize.json").write_text(said)
+    shown = run(status, target=tmp_path)
+    assert isinstance(shown.exception, PipelineError)
+    assert str(shown.exception) == f"{tmp_path}: {expected}"

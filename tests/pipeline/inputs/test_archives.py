@@ -27,6 +27,14 @@ def write_tar(path: Path, members: dict[str, bytes | str], **options: int) -> Pa
     return path
 
 
+def tar_of(folder: Path, index: int) -> bytes:
+    """The bytes of a tar of one image; made in a folder and removed again."""
+    path = write_tar(folder / "made.tar", {f"a{index}.png": b"image %d" % index})
+    data = path.read_bytes()
+    path.unlink()
+    return data
+
+
 SAMPLES: dict[str, bytes | str] = {
     "./": "/tmp",
     "b/0001.jpg": b"one",

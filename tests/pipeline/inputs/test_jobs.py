@@ -106,6 +106,25 @@ def test_row_of_a_table_is_a_sample(tmp_path: Path) -> None:
     assert third.content.views[0].path == tmp_path / "b.png"
 
 
+def test_landmarks_count_where_portraits_are_aligned(tmp_path: Path) -> None:
+    """Those of a row and those beside a portrait; else neither, and the jobs are as ever."""
+    (tmp_path / "b.png").touch()
+    (tmp_path / "b.landmarks.json").touch()
+    points = ((1.0, 2.0),) * 5
+    rows = [Row("a.jpg", "ink.png", landmarks=points), Row("a.jpg", "ink.png"), Row("b.png", "i")]
+    beside = Source(Path("a.landmarks.json"), "a.landmarks.json", 9)
+    inputs, table = [make("a.jpg", key="a", landmarks=beside)], tmp_path / "jobs.csv"
+
+    def found(aligned: bool) -> list[tuple[object, object]]:
+        [shards] = plan_table(rows, table, inputs, ASKED, aligned).values()
+        contents = [job.content for job in shards["train-00000"]]
+        return [(one.points, one.landmarks and one.landmarks.name) for one in contents]
+
+    name = "a.landmarks.json"
+    assert found(True) == [(points, name), (None, name), (None, "b.landmarks.json")]
+    assert found(False) == [(None, None)] * 3
+
+
 def test_only_the_ending_of_an_image_may_be_left_out(tmp_path: Path) -> None:
     inputs = [make("v1.2", 2), make("v1.png", key="v1-png")]
     [shards] = plan_table([Row("v1", "ink.png")], tmp_path / "jobs.csv", inputs, ASKED).values()

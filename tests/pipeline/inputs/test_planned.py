@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manifests import ManifestError
-from manifests.bulk_plan import list_shards, read_plan, read_shards
+from manifests.bulk_plan import BULK_PLAN, list_shards, read_outline, read_plan, read_shards
 from pipeline.inputs import planned
 from pipeline.inputs.jobs import Job, Shards
 from pipeline.inputs.planned import encode_plan, find_jobs, read_jobs
@@ -78,6 +78,13 @@ def test_plan_is_what_was_listed(plan: Path, columns: dict[str, Shards], group: 
         plan.write_bytes(encode_plan(columns, "claimed"))
     names = {column: list(shards) for column, shards in columns.items()}
     assert read_shards(plan) == names
+    assert read_outline(plan) == {
+        column: (
+            {shard: len(jobs) for shard, jobs in shards.items()},
+            max(job.views for jobs in shards.values() for job in jobs),
+        )
+        for column, shards in columns.items()
+    }
     assert list_shards(plan) == [f"{c}/{shard}" for c, shards in names.items() for shard in shards]
     assert read_jobs(plan, names) == (columns, "claimed")
     for column, shards in columns.items():
@@ -85,6 +92,24 @@ def test_plan_is_what_was_listed(plan: Path, columns: dict[str, Shards], group: 
             assert read_jobs(plan, {column: [shard]}) == ({column: {shard: jobs}}, "claimed")
             last = jobs[-1]
             assert find_jobs(plan, column, [last.key])[last.key].key == last.key
+
+
+def test_plan_keeps_landmarks_where_there_are_any(plan: Path) -> None:
+    """And has no column for them else: what was planned before they were known is the same."""
+    beside = Source(Path("a.landmarks.json"), "a.landmarks.json", 90, 512)
+    points = tuple((float(i), i + 0.1) for i in range(5))
+    plain = Job("a", Input("a", "a"), Path("ink.png"), 1.0, 1.0, "camera", 4, "train-0", "train")
+    beside_it = replace(plain, key="b", content=replace(plain.content, landmarks=beside))
+    in_a_table = replace(plain, key="c", content=replace(plain.content, points=points))
+    for jobs in ([plain, beside_it], [in_a_table, plain], [beside_it, in_a_table]):
+        columns = {"stylized": {"train-0": jobs}}
+        plan.write_bytes(encode_plan(columns, "c"))
+        assert read_jobs(plan, {"stylized": ["train-0"]}) == (columns, "c")
+        assert find_jobs(plan, "stylized", [jobs[0].key]) == {jobs[0].key: jobs[0]}
+    plan.write_bytes(encode_plan({"stylized": {"train-0": [plain]}}, "c"))
+    schema = pq.read_schema(plan).remove_metadata()
+    assert schema == BULK_PLAN.remove_metadata()
+    assert "landmarks" not in str(schema)
 
 
 def test_the_same_plan_is_the_same_bytes(plan: Path) -> None:

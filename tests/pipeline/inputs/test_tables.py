@@ -1,4 +1,5 @@
 import csv
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,6 +14,8 @@ from pipeline.inputs.tables import Row, parse_dial, read_table
 NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12).map(
     lambda text: text.strip() or "x"
 )
+NUMBERS = st.floats(-1e6, 1e6)
+POINTS = st.tuples(*[st.tuples(NUMBERS, NUMBERS)] * 5)
 ROWS = st.builds(
     Row,
     NAMES,
@@ -20,6 +23,7 @@ ROWS = st.builds(
     st.none() | st.floats(0, 1),
     st.none() | st.floats(0, 100, exclude_min=True),
     st.none() | NAMES,
+    st.none() | POINTS,
 )
 
 
@@ -33,11 +37,25 @@ def test_csv_and_parquet_say_the_same(folder: Path, rows: list[Row]) -> None:
     with (folder / "a.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(Row._fields)
-        writer.writerows(rows)
+        writer.writerows((*row[:-1], row.landmarks and json.dumps(row.landmarks)) for row in rows)
     table = pa.Table.from_pylist([row._asdict() for row in rows])
     pq.write_table(table, folder / "a.parquet")
     assert read_table(folder / "a.csv") == rows
     assert read_table(folder / "a.parquet") == rows
+    text = [row.landmarks and json.dumps({"landmarks": row.landmarks}) for row in rows]
+    column = pa.array(text, pa.string())
+    at = table.schema.get_field_index("landmarks")
+    pq.write_table(table.set_column(at, "landmarks", column), folder / "a.parquet")
+    assert read_table(folder / "a.parquet") == rows
+
+
+def test_landmarks_of_sixty_eight_points_become_five(tmp_path: Path) -> None:
+    points = [[float(index), 2.0 * index] for index in range(68)]
+    path = tmp_path / "jobs.csv"
+    path.write_text(f'content,style,landmarks\na,b,"{json.dumps(points)}"\nc,d,\n')
+    first, second = read_table(path)
+    assert first.landmarks == ((38.5, 77), (44.5, 89), (30, 60), (48, 96), (54, 108))
+    assert second.landmarks is None
 
 
 def test_only_two_columns_are_needed(tmp_path: Path) -> None:
@@ -64,6 +82,8 @@ def test_only_two_columns_are_needed(tmp_path: Path) -> None:
         ("content,style,temperature\na,b,hot\n", "temperature: 'hot' is not a number"),
         ('content,style\na,"b\n', "not readable as CSV"),
         ("content,style\na\0,b\n", "line 2: content: no name of a file"),
+        ("content,style,landmarks\na,b,x\n", "line 2: landmarks: not readable as JSON"),
+        ("content,style,landmarks\na,b,[]\n", "line 2: landmarks: wants a list of 5 or of 68 po"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line(tmp_path: Path, text: str, told: str) -> None:

@@ -40,6 +40,14 @@ def test_wids_lists_the_committed_shards(column):
         assert shard["md5sum"] == hashlib.md5(content).hexdigest()
 
 
+def test_wids_lists_shards_by_number_beyond_five_digits(column):
+    for extension in ("tar", "parquet"):
+        (column / f"train-00000.{extension}").rename(column / f"train-99999.{extension}")
+        (column / f"train-00001.{extension}").rename(column / f"train-100000.{extension}")
+    shards = json.loads(write_wids(column).read_bytes())["shardlist"]
+    assert [shard["url"] for shard in shards] == ["train-99999.tar", "train-100000.tar"]
+
+
 def test_wids_is_not_written_over_a_damaged_parquet(column):
     before = write_wids(column).read_bytes()
     (column / "train-00001.parquet").write_bytes(b"PAR1")

@@ -174,3 +174,10 @@ def test_a_shard_in_which_all_failed_holds_no_key(tmp_path, make_sample):
             else:
                 shard.add(key, make_sample(key, 1), seed=1, split="train", seconds=1.0)
     assert Column(tmp_path).keys == [KEYS[1]]
+
+
+def test_samples_come_by_number_of_shard_beyond_five_digits(column):
+    for extension in ("tar", "idx", "parquet"):
+        (column / f"train-00000.{extension}").rename(column / f"train-99999.{extension}")
+        (column / f"train-00001.{extension}").rename(column / f"train-100000.{extension}")
+    assert Column(column).keys == KEYS

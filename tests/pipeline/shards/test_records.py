@@ -9,6 +9,8 @@ from pipeline.shards.records import (
     Commit,
     check_records,
     encode_records,
+    list_records,
+    order_shard,
     read_commit,
     read_outcome,
     read_records,
@@ -129,3 +131,14 @@ def test_an_edited_row_is_found_whatever_wrote_it(parquet):
     rows[0]["seed"] = 7
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), parquet)
     assert "changed after the commit" in check_records(parquet)
+
+
+def test_shards_come_by_number_beyond_five_digits(tmp_path):
+    names = ["test-00007", "train-00000", "train-20000", "train-99999", "train-100000", "wrong"]
+    for name in sorted(names):
+        (tmp_path / f"{name}.parquet").touch()
+    (tmp_path / "train-00001.tar").touch()
+    assert [path.stem for path in list_records(tmp_path)] == names
+    assert list_records(tmp_path / "nowhere") == []
+    published = [f"train-{number:05d}-of-100001" for number in (0, 20000, 99999, 100000)]
+    assert sorted(sorted(published), key=order_shard) == published

@@ -1,4 +1,4 @@
-"""A bulk manifest small enough to make in a second."""
+"""A bulk manifest, and a request without one, small enough to make in a second."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +8,9 @@ import pytest
 import yaml
 
 from pipeline.folders import BulkFolder, open_folder
+from pipeline.inputs.jobs import Asked
+from pipeline.stages.bulk import BulkRequest
+from stylize import Sampling
 from tests.pipeline.odd_images import encode, picture
 
 
@@ -34,5 +37,34 @@ def open_planned(tmp_path: Path, tiny_model: Path) -> Callable[..., BulkFolder]:
         folder = open_folder(path, tmp_path / "runs")
         assert isinstance(folder, BulkFolder)
         return folder
+
+    return build
+
+
+@pytest.fixture
+def ask(tmp_path: Path, tiny_model: Path) -> Callable[..., BulkRequest]:
+    """A request for few, quick samples; the style is a file `ink.png`."""
+    ink = tmp_path / "ink.png"
+    ink.write_bytes(encode(picture(seed=99), "PNG"))
+
+    def build(content: Path | str | None, **changes: Any) -> BulkRequest:
+        asked = {"hint": "auto", "views": 2, "presence": 1.0, "temperature": 1.0, "shard_size": 64}
+        sampling = {"steps": 2}
+        for name in [name for name in changes if name in asked]:
+            asked[name] = changes.pop(name)
+        fields = {
+            "content": content and str(content),
+            "portraits": False,
+            "styles": {"ink": ink},
+            "table": None,
+            "model": tiny_model,
+            "asked": Asked(**asked),
+            "generator": "procedural",
+            "sampling": Sampling(**sampling),
+            "precision": "exact",
+            "seed": 0,
+            "rgb": "png",
+        }
+        return BulkRequest(**fields | changes)
 
     return build

@@ -16,7 +16,6 @@ import pipeline.stages.bulk as stage
 from pipeline.counts import count_column
 from pipeline.errors import PipelineError
 from pipeline.images import decode_picture, read_file, to_model
-from pipeline.inputs.jobs import Asked
 from pipeline.seeds import derive_seed
 from pipeline.shards import ShardError
 from pipeline.shards.codecs import to_uint8
@@ -34,35 +33,6 @@ from tests.pipeline.odd_images import encode, picture
 
 CPU = torch.device("cpu")
 Ask = Callable[..., BulkRequest]
-
-
-@pytest.fixture
-def ask(tmp_path: Path, tiny_model: Path) -> Ask:
-    """A request for few, quick samples; the style is a file `ink.png`."""
-    ink = tmp_path / "ink.png"
-    ink.write_bytes(encode(picture(seed=99), "PNG"))
-
-    def build(content: Path | str | None, **changes: Any) -> BulkRequest:
-        asked = {"hint": "auto", "views": 2, "presence": 1.0, "temperature": 1.0, "shard_size": 64}
-        sampling = {"steps": 2}
-        for name in [name for name in changes if name in asked]:
-            asked[name] = changes.pop(name)
-        fields = {
-            "content": content and str(content),
-            "portraits": False,
-            "styles": {"ink": ink},
-            "table": None,
-            "model": tiny_model,
-            "asked": Asked(**asked),
-            "generator": "procedural",
-            "sampling": Sampling(**sampling),
-            "precision": "exact",
-            "seed": 0,
-            "rgb": "png",
-        }
-        return BulkRequest(**fields | changes)
-
-    return build
 
 
 def make(request: BulkRequest, out: Path) -> dict[str, Column]:

@@ -3,17 +3,23 @@ import io
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from pipeline.errors import PipelineError
+from pipeline.images import decode_picture, warp
+from pipeline.inputs.planned import find_jobs
+from pipeline.shards.reader import Column
 from pipeline.stages import bulk_report as stage
+from pipeline.stages import pictures
 from pipeline.stages.bulk_report import report_bulk
 from pipeline.stages.bulk_run import plan_bulk
 from pipeline.stages.verify import verify_run
 from tests.pipeline import odd_images
 from tests.pipeline.odd_images import encode, picture
 from tests.pipeline.stages.test_bulk import write_portraits
+from tests.pipeline.stages.test_bulk_aligned import FACE, write_faces
 from tests.pipeline.stages.test_bulk_run import Open, make
 
 
@@ -65,3 +71,26 @@ def test_column_of_which_all_failed_has_no_sheet(open_planned: Open, tmp_path: P
     page = folder.report_path.read_text()
     assert "1 in = 0 ok + 1 failed." in page
     assert "<img" not in page
+
+
+def test_page_shows_an_aligned_portrait_as_the_model_saw_it(
+    open_planned: Open, tmp_path: Path
+) -> None:
+    """Though its landmarks are gone: by the recorded matrix."""
+    content = write_faces(tmp_path / "in", a=FACE)
+    folder = open_planned(align=True)
+    plan_bulk(folder)
+    make(folder)
+    verify_run(folder)
+    (content / "a.landmarks.json").unlink()
+    column = Column(folder.column("stylized-ink"))
+    [job] = find_jobs(folder.plan_path, "stylized-ink", ["a"]).values()
+    files = column.read("a", ["json"])["json"]["files"]
+    shown = stage._content(job, files)
+    matrix = np.array(files[0]["alignment"]["matrix"]) * pictures.SHOWN / 32
+    with Image.open(content / "a.png") as image:
+        np.testing.assert_array_equal(shown, warp(image, matrix, pictures.SHOWN))
+    centred = decode_picture((content / "a.png").read_bytes(), "a.png", pictures.SHOWN)
+    assert np.abs(shown.astype(int) - centred.pixels).mean() > 3
+    report_bulk(folder)
+    assert "smallest_face: 0.25" in folder.report_path.read_text()

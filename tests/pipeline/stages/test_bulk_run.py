@@ -15,7 +15,7 @@ from manifests import ManifestError
 from pipeline.counts import count_column
 from pipeline.errors import PipelineError
 from pipeline.folders import BulkFolder, RunFolder, open_folder
-from pipeline.inputs.planned import read_jobs
+from pipeline.inputs.planned import find_jobs, read_jobs
 from pipeline.shards.reader import Column
 from pipeline.stages.bulk import open_bulk, stylize_bulk_shard
 from pipeline.stages.bulk_run import build_request, plan_bulk, stylize_planned
@@ -24,6 +24,7 @@ from pipeline.watch import retry_failed
 from tests.pipeline import odd_images
 from tests.pipeline.odd_images import encode, picture
 from tests.pipeline.stages.test_bulk import rows, write_identity, write_portraits
+from tests.pipeline.stages.test_bulk_aligned import FACE, write_faces
 
 CPU = torch.device("cpu")
 Open = Callable[..., BulkFolder]
@@ -257,3 +258,53 @@ def test_folder_of_either_kind_is_opened(
     bulk = open_planned()
     assert bulk.path == tmp_path / "runs" / bulk.bulk.folder_name()
     assert {run.plan_path.name, bulk.plan_path.name} == {"plan.parquet"}
+
+
+def test_aligned_portraits_are_planned_with_their_landmarks(
+    open_planned: Open, tmp_path: Path
+) -> None:
+    write_faces(tmp_path / "in", a=FACE, b=None, c=FACE - [10, 2])
+    folder = open_planned(align={"smallest_face": 0.5})
+    assert plan_bulk(folder) == 3
+    found = find_jobs(folder.plan_path, "stylized-ink", ["a", "b"])
+    beside = found["a"].content.landmarks
+    assert beside is not None
+    assert beside.path == tmp_path / "in" / "a.landmarks.json"
+    assert found["b"].content.landmarks is None
+    make(folder)
+    bulk = open_bulk(build_request(folder.bulk), tmp_path / "out", CPU)
+    for shard in bulk.columns["stylized-ink"]:
+        stylize_bulk_shard(bulk, "stylized-ink", shard)
+    assert files(folder.path) == files(tmp_path / "out")
+    made = rows(folder.column("stylized-ink"))
+    assert {key: row["status"] for key, row in made.items()} == {
+        "a": "ok", "b": "no_landmarks", "c": "ok"
+    }  # fmt: skip
+    assert verify_run(folder) == 3
+    (tmp_path / "in" / "c.landmarks.json").write_text(json.dumps((FACE + 1).tolist()) + " ")
+    with pytest.raises(PipelineError, match="what is there now, 3 inputs, is not the same"):
+        plan_bulk(folder)
+
+
+def test_a_run_that_does_not_align_knows_of_no_landmarks(
+    open_planned: Open, tmp_path: Path
+) -> None:
+    content = write_faces(tmp_path / "in", a=None)
+    folder = open_planned()
+    plan_bulk(folder)
+    before = folder.plan_path.read_bytes(), folder.request_path.read_bytes()
+    (content / "a.landmarks.json").write_text(json.dumps(FACE.tolist()))
+    plan_bulk(folder)
+    assert before == (folder.plan_path.read_bytes(), folder.request_path.read_bytes())
+    assert "align" not in json.loads(before[1])["manifest"]
+    assert open_planned(align=True).path != folder.path
+
+
+def test_a_detector_that_is_none_is_told_when_it_is_planned(
+    open_planned: Open, tmp_path: Path
+) -> None:
+    write_faces(tmp_path / "in", a=FACE)
+    (tmp_path / "yunet.onnx").write_bytes(b"none")
+    with pytest.raises(PipelineError, match=r"yunet\.onnx: not a readable ONNX file"):
+        plan_bulk(open_planned(align={"detector": "yunet.onnx"}))
+    assert not (tmp_path / "runs").exists()

@@ -14,8 +14,12 @@ from PIL import Image
 from pipeline.cli import cli
 from pipeline.errors import PipelineError
 from pipeline.folders import RunFolder
+from pipeline.inputs.alignment import TEMPLATE
 from pipeline.inputs.listing import list_content
+from pipeline.shards.codecs import to_uint8
+from pipeline.shards.reader import Column
 from pipeline.shards.writer import ShardWriter
+from pipeline.stages import protocols
 from pipeline.stages.protocols import Folders, evaluate_folders
 from tests.pipeline.inputs.test_archives import write_tar
 
@@ -93,6 +97,38 @@ def test_portraits_lie_at_any_depth(made: Path, tmp_path: Path, evaluate: Evalua
         Image.new("L", (48, 40), 255).save(masks / "images" / name)
     ours = views_of(evaluate("ffhq", "nested", masks=str(masks)), "copy_content")
     assert all(0 < row["silhouette"] < 0.7 for row in ours)
+
+
+def test_aligned_portraits_are_compared_as_they_were_seen(
+    made: Path, tmp_path: Path, tiny_model: Path
+) -> None:
+    """The copied content is the aligned picture, and a mask goes where the content went."""
+    content, masks = tmp_path / "in", tmp_path / "masks"
+    draw(1, content / "a.png")
+    face = 20 * TEMPLATE + [14, 10]
+    (content / "a.landmarks.json").write_text(json.dumps(face.tolist()))
+    mask = np.zeros((40, 48), np.uint8)
+    mask[10:30, 14:24] = 255  # the left half of the crop
+    masks.mkdir()
+    Image.fromarray(mask).save(masks / "a.png")
+    asked = ["--content", content, "--style", made / "ink.png", "--steps", 1, "--views", 4]
+    asked += ["--model", tiny_model, "--align", "--out", tmp_path / "out"]
+    cli.main(["stylize", *map(str, asked)], standalone_mode=False)
+    column = Column(tmp_path / "out" / "stylized-ink")
+    folders = Folders("ffhq", str(content), (column.folder,), masks=str(masks))
+    opened = protocols._Opened(
+        folders,
+        content=protocols._list_by_name(folders.content, "ffhq"),
+        masks=protocols._list_by_name(str(masks), "ffhq"),
+        styles=dict(protocols._read_styles(folders)),
+    )
+    meta = column.read("a", ["json"])["json"]
+    subject = protocols._open_subject(opened, "a", meta, 20)
+    crop = np.asarray(Image.open(content / "a.png"))[10:30, 14:34]
+    np.testing.assert_array_equal(to_uint8(subject.content.images), crop[None])
+    assert (subject.content.mask[0, 0, :, :9] == 1).all()
+    assert (subject.content.mask[0, 0, :, 11:] == 0).all()
+    evaluate_folders(folders, tmp_path / "metrics.parquet")
 
 
 def test_content_is_what_was_stylized(made: Path, evaluate: Evaluate) -> None:

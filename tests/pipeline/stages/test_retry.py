@@ -19,7 +19,7 @@ from pipeline.errors import PipelineError
 from pipeline.shards import ShardError
 from pipeline.shards.indexes import write_wids
 from pipeline.shards.records import read_commit, read_records
-from pipeline.shards.writer import is_committed
+from pipeline.shards.writer import ShardWriter, is_committed
 from pipeline.stages.retry import (
     ASIDE,
     LOCK,
@@ -340,3 +340,15 @@ def test_run_is_held_alone(tmp_path: Path) -> None:
             hold_run(tmp_path).__enter__()
     with (tmp_path / LOCK).open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_failed_shards_come_by_number_beyond_five_digits(tmp_path: Path) -> None:
+    names = ["train-20000", "train-99999", "train-100000"]
+    for name in names:
+        with ShardWriter(tmp_path, name, {}) as writer:
+            writer.fail(key=name, split="train", seed=0, kind="missing", message="gone")
+    found = find_failed(tmp_path)
+    assert found.shards == names
+    assert found.count.examples == {"missing": "train-20000: gone"}
+    set_aside(tmp_path, names)
+    assert find_set_aside(tmp_path) == names
