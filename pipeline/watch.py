@@ -61,9 +61,9 @@ def retry_failed(
     the old one. Killed, run it again.
 
     MANIFEST is that of a run, or a bulk one. It may also be a folder that `render` or `stylize`
-    filled without a manifest; the same command then makes its shards again. A run's verified.json
-    and report.html no longer hold and are removed: without them snakemake knows that there is
-    something to make.
+    filled without a manifest; the same command then makes its shards again. A run's verified.json,
+    metrics.parquet and report.html no longer hold and are removed: so snakemake knows that there is
+    something to make, whatever the clocks of the machines say.
     """
     from pipeline.stages.retry import find_failed, find_set_aside, hold_run, set_aside
 
@@ -109,8 +109,9 @@ def _find_columns(manifest: Path, out: Path) -> tuple[Path, list[str], list[Path
     if not folder.path.is_dir():
         raise PipelineError(f"{folder.path}: nothing is made yet, so nothing failed")
     results = [folder.verified_path, folder.report_path]
-    known = folder.shards if isinstance(folder, BulkFolder) else folder.run.made_columns
-    return folder.path, list(known), results
+    if isinstance(folder, BulkFolder):
+        return folder.path, list(folder.shards), results
+    return folder.path, list(folder.run.made_columns), [*results, folder.metrics_path]
 
 
 def _open_planned(path: Path) -> RunFolder | BulkFolder:

@@ -13,7 +13,8 @@ localrules:
     plan,
 
 
-# The run's folder is named by the hash of its manifest, so no other file can make a plan stale.
+# The run's folder is named by the hash of its manifest, so no other file can make a plan stale; and
+# no clock of a node, behind the one that wrote the plan, a shard.
 rule plan:
     output:
         f"{FOLDER}/plan.parquet",
@@ -27,7 +28,7 @@ rule plan:
 
 rule render:
     input:
-        f"{FOLDER}/plan.parquet",
+        ancient(f"{FOLDER}/plan.parquet"),
     output:
         multiext(SHARD, ".tar", ".idx", ".parquet"),
     log:

@@ -163,7 +163,7 @@ def test_failed_shards_are_set_aside(folder: RunFolder, run: Verb) -> None:
 
 def test_results_that_no_longer_hold_are_removed(folder: RunFolder, run: Verb) -> None:
     """While they are there, Snakemake takes the run for done and makes no missing shard."""
-    results = [folder.verified_path, folder.report_path]
+    results = [folder.verified_path, folder.report_path, folder.metrics_path]
     for path in results:
         path.touch()
     assert run(retry_failed, "--dry-run").exit_code == 0
