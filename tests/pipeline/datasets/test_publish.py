@@ -59,14 +59,18 @@ def test_layout_is_the_hubs_and_verifies(
         assert key in Column(tmp_path / "hub" / "render", [shard])
 
 
-@pytest.mark.parametrize("column", ["render", "style-statue"])
+@pytest.mark.parametrize(("column", "streaming"), [("render", True), ("style-statue", False)])
 def test_datasets_loads_it_by_name(
-    collection: Collection, column: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    collection: Collection,
+    column: str,
+    streaming: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     datasets = pytest.importorskip("datasets")
     publish(collection, open_place(str(tmp_path / "hub")), None)
-    options = {"streaming": True, "cache_dir": str(tmp_path / "cache")}
+    options = {"streaming": streaming, "cache_dir": str(tmp_path / "cache")}
     loaded = datasets.load_dataset(str(tmp_path / "hub"), column, **options)
     assert {split: len(list(rows)) for split, rows in loaded.items()} == {"train": 3, "test": 1}
     source = Column(collection.path / column)
