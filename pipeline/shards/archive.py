@@ -15,6 +15,20 @@ KEY = re.compile(r"[A-Za-z0-9_-]+")
 SUFFIX = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")  # readers lower-case it; no dot may be doubled
 _NAME_LIMIT = 100  # bytes of the name field, there is no folder to put in the prefix field
 _SIZE_LIMIT = 8**11 - 1  # eleven octal digits
+_SIZE = slice(124, 136)  # of a header
+_SUM = slice(148, 156)  # of all its bytes, these taken for blanks
+
+
+def _begin_header() -> bytes:
+    """The header of a nameless, empty member, before it is summed."""
+    info = tarfile.TarInfo()
+    info.mode = 0o444
+    header = bytearray(info.tobuf(tarfile.USTAR_FORMAT))
+    header[_SUM] = b" " * 8
+    return bytes(header)
+
+
+_HEADER = _begin_header()
 
 
 class Member(NamedTuple):
@@ -34,10 +48,11 @@ def pack_header(key: str, suffix: str, size: int) -> bytes:
         raise ShardError(f"{name}: longer than {_NAME_LIMIT} characters: use a shorter key")
     if size > _SIZE_LIMIT:
         raise ShardError(f"{name}: {size} bytes, a tar member holds 8 GiB: split it")
-    info = tarfile.TarInfo(name)
-    info.size = size
-    info.mode = 0o444
-    return info.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict")
+    header = bytearray(_HEADER)
+    header[: len(name)] = name.encode("ascii")
+    header[_SIZE] = b"%011o\0" % size
+    header[_SUM] = b"%06o\0 " % sum(header)
+    return bytes(header)
 
 
 def pad(size: int) -> bytes:
