@@ -298,7 +298,7 @@ def test_options_go_with_their_kind_of_manifest(
         (("stylize", write_manifest(), "--column", "a"), "--column goes with a bulk manifest"),
         (("stylize", "--column", "a", "--content", "x"), "--column goes with a manifest"),
         (("stylize", bulk, "--steps", 3), "give a manifest, or --content and its options, not bo"),
-        (("render", bulk), f"{bulk}: a bulk manifest, for plan, stylize, verify, report and retr"),
+        (("render", bulk), f"{bulk}: a bulk manifest, for plan, stylize, verify, report,"),
     ]:
         assert refusal(run(*arguments, "--out", tmp_path / "runs")).startswith(told)
     assert not (tmp_path / "runs").exists()
