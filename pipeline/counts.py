@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 
 from manifests.schemas import OK
-from pipeline.shards.records import Outcome, list_records, read_outcome, read_records
+from pipeline.shards.records import Outcome, list_records, read_outcomes, read_records
 
 
 @dataclass
@@ -62,6 +62,7 @@ def count_column(*columns: Path) -> Count:
     A shard that is not committed counts nothing. Raises ShardError for a damaged Parquet.
     """
     count = Count()
-    for path in chain(*map(list_records, columns)):
-        count.add(path, read_outcome(path, timed=True))
+    paths = [*chain(*map(list_records, columns))]
+    for path, outcome in zip(paths, read_outcomes(paths, timed=True), strict=True):
+        count.add(path, outcome)
     return count

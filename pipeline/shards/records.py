@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from manifests.ranges import shard_order
 from manifests.schemas import OK, RECORD, SCHEMA_VERSION, VERSION_KEY
 from pipeline.shards import ShardError
+from pipeline.shards.ahead import look_ahead
 from pipeline.shards.codecs import encode_json
 
 _OF = re.compile(r"-of-\d{5,}$", re.ASCII)
@@ -95,7 +96,22 @@ def read_outcome(path: Path, timed: bool = False) -> Outcome:
     The rows of a shard without failures are not looked at, unless `timed` asks for their seconds.
     Raises ShardError if the file is not a whole Parquet of ours.
     """
-    data = _guard(path, path.read_bytes)
+    return parse_outcome(path, read_file(path), timed)
+
+
+def read_outcomes(paths: Sequence[Path], timed: bool = False) -> Iterator[Outcome]:
+    """`read_outcome` of many shards, in order."""
+    for path, data in zip(paths, look_ahead(read_file, paths), strict=True):
+        yield parse_outcome(path, data, timed)
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a Parquet. Raises ShardError where they cannot be read."""
+    return _guard(path, path.read_bytes)
+
+
+def parse_outcome(path: Path, data: bytes, timed: bool = False) -> Outcome:
+    """`read_outcome` of a Parquet whose bytes are here."""
     file = _guard(path, lambda: pq.ParquetFile(pa.BufferReader(data)))
     footer = file.metadata
     rows, commit = footer.num_rows, _parse_commit(footer.metadata, path)

@@ -22,7 +22,7 @@ from pipeline.shards.codecs import encode_json
 from pipeline.shards.files import explain, sync_folder
 from pipeline.shards.indexes import WIDS
 from pipeline.shards.reader import Column
-from pipeline.shards.records import check_records, list_records, read_outcome, read_records
+from pipeline.shards.records import check_records, list_records, read_outcomes, read_records
 
 ASIDE = ".retry"  # in a column's folder
 LOCK = ".lock"  # in a run's folder; the Snakefile holds it while it makes the run
@@ -44,18 +44,17 @@ def find_failed(column: Path, kinds: Collection[str] = ()) -> Failed:
 
     Raises PipelineError where a Parquet is damaged.
     """
-    found = Failed()
-    for path in list_records(column):
-        try:
-            outcome = read_outcome(path)
+    found, paths = Failed(), list_records(column)
+    try:
+        for path, outcome in zip(paths, read_outcomes(paths), strict=True):
             failures = outcome.statuses.keys() - {OK}
             if failures & set(kinds) if kinds else failures:
                 found.count.add(path, outcome)
                 found.shards.append(path.stem)
-        except ShardError as error:
-            raise PipelineError(
-                f"{error}; remove this file, then its stage makes the shard again"
-            ) from error
+    except ShardError as error:
+        raise PipelineError(
+            f"{error}; remove this file, then its stage makes the shard again"
+        ) from error
     return found
 
 

@@ -18,7 +18,8 @@ from pipeline.estimates import free_bytes
 from pipeline.folders import Folder, RunFolder
 from pipeline.inputs.remote import CACHE
 from pipeline.shards import ShardError
-from pipeline.shards.records import Commit, read_outcome
+from pipeline.shards.ahead import look_ahead
+from pipeline.shards.records import parse_outcome, read_file
 from pipeline.stages.retry import LOCK, find_set_aside
 
 PAST = 600.0  # seconds at least of what a rate is taken over, and after which work has stopped
@@ -220,48 +221,63 @@ def _look_at_column(
         return status
     status.writing = _find_writing(column, files, now)
     status.set_aside = len(find_set_aside(column))
-    dated: dict[str, float] = {}
-    for name in names:
-        if f"{name}.parquet" in files:
-            with suppress(FileNotFoundError):  # a job has begun to write it anew
-                dated[name] = os.stat(f"{column}/{name}.parquet").st_mtime
+    paths = [column / f"{name}.parquet" for name in names if f"{name}.parquet" in files]
+    dates = zip(paths, look_ahead(_date, paths), strict=True)
+    dated = {path: date for path, date in dates if date is not None}
     newest = set(heapq.nlargest(TIMED, dated, key=dated.__getitem__))
-    made: dict[str, float] = {}  # samples, those not counted that were kept from an earlier shard
-    timed: dict[str, float] = {}
-    for name in dated:
-        path = column / f"{name}.parquet"
+    made: dict[Path, float] = {}  # samples, those not counted that were kept from an earlier shard
+    timed: dict[Path, float] = {}
+    for path, opened in zip(dated, look_ahead(_open, [*dated]), strict=True):
         try:
-            outcome = read_outcome(path, timed=name in newest)
-            size = _measure_files(str(path), outcome.commit)
+            if isinstance(opened, ShardError):
+                raise opened
+            outcome = parse_outcome(path, opened.parquet, timed=path in newest)
+            if opened.tar != outcome.commit.bytes:
+                what = f"{opened.tar} bytes, {outcome.commit.bytes} were committed"
+                raise ShardError(f"{path.with_suffix('.tar')}: {what}")
             status.count.add(path, outcome)
         except ShardError as error:
             if path.exists():
                 status.damaged.append(str(error))
             continue
         total = outcome.statuses.total()
-        made[name] = total - outcome.commit.provenance.get("kept", {"samples": 0})["samples"]
-        if name in newest:
-            timed[name] = outcome.seconds * made[name] / max(total, 1)
+        made[path] = total - outcome.commit.provenance.get("kept", {"samples": 0})["samples"]
+        if path in newest:
+            timed[path] = outcome.seconds * made[path] / max(total, 1)
         status.shards += 1
-        status.bytes += size + outcome.size
+        status.bytes += len(opened.parquet) + opened.tar + opened.idx
     if made:
-        status.newest = max(dated[name] for name in made)
+        status.newest = max(dated[path] for path in made)
         usual = sum(timed.values()) / max(len(timed), 1)
-        stretches = [Stretch(dated[n], timed.get(n, usual), made[n]) for n in made]
+        stretches = [Stretch(dated[p], timed.get(p, usual), made[p]) for p in made]
         _measure_progress(status, stretches, now)
     return status
 
 
-def _measure_files(parquet: str, commit: Commit) -> int:
-    """Bytes of the tar and the index beside a Parquet. Raises ShardError where they do not fit."""
-    base = parquet.removesuffix(".parquet")
+class Opened(NamedTuple):
+    """A shard's files, before anything is made of them."""
+
+    parquet: bytes
+    tar: int  # bytes
+    idx: int
+
+
+def _date(parquet: Path) -> float | None:
+    """When a shard was committed; None where a job has begun to write it anew."""
+    with suppress(FileNotFoundError):
+        return os.stat(parquet).st_mtime
+    return None
+
+
+def _open(parquet: Path) -> Opened | ShardError:
+    base = str(parquet).removesuffix(".parquet")
     try:
-        tar, idx = os.stat(f"{base}.tar").st_size, os.stat(f"{base}.idx").st_size
+        data = read_file(parquet)
+        return Opened(data, os.stat(f"{base}.tar").st_size, os.stat(f"{base}.idx").st_size)
     except FileNotFoundError as error:
-        raise ShardError(f"{error.filename}: missing") from error
-    if tar != commit.bytes:
-        raise ShardError(f"{base}.tar: {tar} bytes, {commit.bytes} were committed")
-    return tar + idx
+        return ShardError(f"{error.filename}: missing")
+    except ShardError as error:
+        return error
 
 
 def _find_writing(column: Path, files: set[str], now: float) -> list[Writing]:

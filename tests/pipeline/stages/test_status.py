@@ -366,12 +366,12 @@ def test_shard_that_goes_while_one_looks_is_not_done(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(folder, "render", "train-00000")
-    read = stage.read_outcome
+    read = stage.read_file
 
-    def read_late(path: Path, **kwargs: Any) -> Any:
+    def read_late(path: Path) -> bytes:
         path.unlink()
-        return read(path, **kwargs)
+        return read(path)
 
-    monkeypatch.setattr(stage, "read_outcome", read_late)
+    monkeypatch.setattr(stage, "read_file", read_late)
     found = column_of(folder)
     assert (found.shards, found.damaged) == (0, [])
