@@ -29,11 +29,11 @@ class StylizerConfig:
     `style_encoder`: "copy" (weights of its own) or "lora" (the reference net's with updates of rank
     `lora_rank`). `reference_timestep`: references are read at the current timestep ("same"), or
     always at 0 ("zero", for a model trained so: they then serve every step). `back_view`: with the
-    networks that draw the back of a head from its front. `hint_residual` makes the network predict
-    its departure from the hint's own latents (prediction "sample" only), so that from random
-    weights it starts at the hint. `timestep_spacing`: sampling begins at a timestep that takes its
-    noise for an image's ("leading", as Stable Diffusion does) or at the last ("trailing", Lin et
-    al. 2024, better where steps are few).
+    networks that draw the back of a head from its front. `hint_residual`: the denoiser sees the
+    hint's own latents beside the noisy ones and predicts the departure from them (prediction
+    "sample" only), so that from random weights it starts at the hint. `timestep_spacing`: sampling
+    begins at a timestep that takes its noise for an image's ("leading", as Stable Diffusion does)
+    or at the last ("trailing", Lin et al. 2024, better where steps are few).
     """
 
     image_size: int
@@ -174,12 +174,14 @@ class StylizerConfig:
 def demo() -> StylizerConfig:
     """The small preset: 128 px images as 4x4 pixel blocks, 12 million parameters.
 
-    What made it learn fastest on a CPU: predicting the clean latents as a departure from the hint;
-    attention at 16x16 alone, where all the views of a window are still cheap; colours three times
-    as far from grey, because pictures of heads on white differ far more in brightness than in hue,
-    which a network then learns last; and faint latents (0.004), because at full strength
-    the mean colour of a whole head shows through the noise at most timesteps, so that the network
-    reads the palette there instead of from the style image.
+    What made it learn fastest on a CPU: the hint's latents beside the noisy ones, and clean ones as
+    a departure from them; random weights that attend by likeness (`networks`), without which
+    colours are not carried over for thousands of steps; attention at 16x16 alone, where all the
+    views of a window are still cheap; colours three times as far from grey, because pictures of
+    heads on white differ far more in brightness than in hue, which a network then learns last; and
+    faint latents (0.004), because at full strength the mean colour of a whole head shows through
+    the noise at most timesteps, so that the network reads the palette there instead of from the
+    style image.
     """
     return StylizerConfig(
         image_size=128,
@@ -197,6 +199,7 @@ def demo() -> StylizerConfig:
         hint_residual=True,
         latent_scale=0.004,
         chroma=3.0,
+        reference_timestep="zero",
         timestep_spacing="trailing",
     )
 

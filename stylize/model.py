@@ -38,8 +38,8 @@ FROZEN = ("vae.", "back_")  # in every kind of training
 class DiffStyle360(nn.Module):
     """The whole stylizer, its weights drawn from `seed`; `from_pretrained` loads trained ones.
 
-    The prompt is always empty: one constant embedding. The style encoder starts as the reference
-    net, the style projections as the denoiser's.
+    The prompt is always empty: one constant embedding. All networks start as one UNet, the style
+    projections as the denoiser's.
     """
 
     prompt: torch.Tensor  # [1, tokens, D]
@@ -52,12 +52,12 @@ class DiffStyle360(nn.Module):
             unet = build_unet(config)
             self.camera_net = build_camera_net(unet, config)
             self.denoiser = build_denoiser(unet, config)
-            self.reference_net = build_reference_net(config)
-            self.style_encoder = build_reference_net(config)
+            self.reference_net = build_reference_net(unet, config)
+            self.style_encoder = build_reference_net(unet, config)
             self.vae = codec.build_vae(config)
             if config.back_view:
                 self.back_denoiser = build_back_denoiser(config)
-                self.back_reference_net = build_reference_net(config)
+                self.back_reference_net = build_reference_net(unet, config)
                 self.back_camera_net = build_camera_net(unet, config)
             if config.style_encoder == "lora":
                 add_lora(self.style_encoder, config.lora_rank)
@@ -65,8 +65,6 @@ class DiffStyle360(nn.Module):
         self.register_buffer("prompt", tokens)
         if config.style_encoder == "lora":
             share_weights(self.style_encoder, self.reference_net)
-        else:
-            self.style_encoder.load_state_dict(self.reference_net.state_dict())
 
     @property
     def dtype(self) -> torch.dtype:
@@ -151,6 +149,8 @@ class DiffStyle360(nn.Module):
         views = noisy.shape[1]
         if views > self.config.window:
             raise StylizerError(f"{views} views in one pass: the window is {self.config.window}")
+        if base is not None:
+            noisy = torch.cat([noisy, base / self.config.latent_scale], dim=2)
         down, middle = (residuals[:-1], residuals[-1]) if residuals else (None, None)
         prediction = self.denoiser(
             noisy.to(self.dtype).transpose(1, 2),  # [B, C, V, h, w]

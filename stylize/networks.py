@@ -1,5 +1,9 @@
-"""The parts of DiffStyle360 as diffusers models at the configured size, each with its attention."""
+"""The parts of DiffStyle360 as diffusers models at the configured size, each with its attention.
 
+All begin as one UNet, so that what is not trained yet sees an image as the others do.
+"""
+
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,6 +22,8 @@ from stylize.attention import (
 )
 from stylize.config import StylizerConfig
 
+SHARPNESS = 2.0  # of attention by likeness: random keys and queries alone tell nothing apart
+NOISE_SHARE = 0.1  # of the noisy latents beside the hint's, in the first convolution's weights
 LORA_TARGETS = r".*\.attn1\.(to_q|to_k|to_v|to_out\.0)"
 
 
@@ -68,7 +74,11 @@ def build_unet(config: StylizerConfig) -> UNet2DConditionModel:
 
 def build_denoiser(unet: UNet2DConditionModel, config: StylizerConfig) -> UNetMotionModel:
     """The UNet with motion modules (AnimateDiff, starting as the identity) and Style Fusion
-    Attention."""
+    Attention.
+
+    Where the config says `hint_residual`, the hint's latents come in beside the noisy ones, as
+    further channels, and nothing is added to the hint to begin with.
+    """
     adapter = MotionAdapter(
         block_out_channels=config.channels,
         motion_layers_per_block=config.layers,
@@ -93,22 +103,45 @@ def build_denoiser(unet: UNet2DConditionModel, config: StylizerConfig) -> UNetMo
         if ".motion_modules." in name:
             attn.set_processor(AttnProcessor2_0())
         elif name.endswith(".attn1"):
+            attend_by_likeness(attn)
             attn.set_processor(StyleFusionAttention(name, attn))
         else:
             attn.set_processor(PromptAttention())
     if config.hint_residual:
+        denoiser.conv_in = see_hint(unet.conv_in)
         nn.init.zeros_(denoiser.conv_out.weight)
         nn.init.zeros_(denoiser.conv_out.bias)
     return denoiser
 
 
-def build_reference_net(config: StylizerConfig) -> UNet2DConditionModel:
-    """A UNet that is only read from: it has no output head.
+def attend_by_likeness(attn: Attention) -> None:
+    """Make random weights attend to what is like the query: keys are queries, far enough apart.
+
+    Colours are carried from what is alike after hundreds of steps of training then, where random
+    keys take thousands. Weights that are loaded take the place of these.
+    """
+    with torch.no_grad():
+        attn.to_q.weight *= SHARPNESS
+        attn.to_k.weight.copy_(attn.to_q.weight)
+
+
+def see_hint(conv_in: nn.Conv2d) -> nn.Conv2d:
+    """A first convolution for noisy latents and the hint's, one after another: it sees the hint as
+    `conv_in` sees latents, and the noise faintly."""
+    wide = copy.deepcopy(conv_in)
+    wide.in_channels = 2 * conv_in.in_channels
+    seen = torch.cat([NOISE_SHARE * conv_in.weight, conv_in.weight], dim=1)
+    wide.weight = nn.Parameter(seen.detach())
+    return wide
+
+
+def build_reference_net(unet: UNet2DConditionModel, config: StylizerConfig) -> UNet2DConditionModel:
+    """A copy of the UNet that is only read from: it has no output head.
 
     Of pixel blocks it sees no noise, but latents fainter than that: its first weights begin as much
     stronger, or the hues of what it reads would drown.
     """
-    net = build_unet(config)
+    net = copy.deepcopy(unet)
     if not config.vae_channels:
         with torch.no_grad():
             net.conv_in.weight /= config.latent_scale
@@ -122,6 +155,9 @@ def build_reference_net(config: StylizerConfig) -> UNet2DConditionModel:
 def build_camera_net(unet: UNet2DConditionModel, config: StylizerConfig) -> ControlNetModel:
     """A ControlNet started as the UNet's encoder."""
     net = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=config.hint_channels)
+    if config.hint_residual:
+        with torch.no_grad():
+            net.conv_in.weight *= NOISE_SHARE
     net.controlnet_cond_embedding.__class__ = HintEmbedding
     for name, attn in attentions(net).items():
         attn.set_processor(AttnProcessor2_0() if name.endswith(".attn1") else PromptAttention())

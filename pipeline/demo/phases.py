@@ -2,8 +2,9 @@
 
 Each starts from what the one before it made:
 
-    base     64 px, without style: from front, back and hint to the view, as DiffPortrait360
-    styles   64 px, in style: four times as many views in the same time
+    base     64 px, without style: from front, back and (mostly) another head's hint to the view,
+             as DiffPortrait360; what carries colours over from the references is learned here
+    styles   64 px, in style, two views a clip: more style images, and more views, in the same time
     whole    the manifest's own fine-tune, at 128 px
 """
 
@@ -13,24 +14,25 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from manifests.stylizer import Finetune
+from manifests.stylizer import Finetune, Hints
 from pipeline.folders import RunFolder
 from pipeline.stages.finetune import finetune_run
 from stylize import DiffStyle360
 
-OPEN = 1.0  # the gates' bias b to begin with: half of the attention is the style's
-SMALL = {"resolution": 64, "learning_rate": 3e-3, "inherited_rate": 8e-4}
+OPEN = 0.0  # the gates' bias b to begin with; from 1 on, the dial becomes a switch
+SMALL = {"resolution": 64, "learning_rate": 2e-3, "inherited_rate": 1e-3}
 PHASES: dict[str, dict[str, Any]] = {  # what a phase changes of the manifest's fine-tune
     "base": SMALL
     | {
-        "steps": 250,
+        "steps": 400,
         "batch": 6,
+        "hints": Hints(content=0.15, camera=0.85),
         "plain": 1.0,
         "recolour": 0.0,
         "faint": 0.0,
         "validation": None,
     },
-    "styles": SMALL | {"steps": 3600, "batch": 6},
+    "styles": SMALL | {"steps": 4000, "batch": 12, "views": 2},
     "whole": {},
 }
 
@@ -56,8 +58,9 @@ def train_phases(folder: RunFolder) -> Path:
 
 
 def open_gates(folder: Path) -> None:
-    """Let a stylizer begin with its style in full view, where the method begins with a twentieth of
-    the attention: a small one that learns all at once would first learn to do without."""
+    """Let a stylizer begin with its style in view, each of its tokens as much as any other, where
+    the method begins with an eighth of that: a small one that learns all at once would first learn
+    to do without."""
     model = DiffStyle360.from_pretrained(folder)
     for name, parameter in model.named_parameters():
         if name.endswith(".processor.gate.bias"):

@@ -161,10 +161,11 @@ def denoise(
     weights, prompt = part(state, "denoiser"), state["prompt"].double()
     net = Net(weights, config, prompt, self_attention=fuse, motion=motion_module)
     residuals = camera_residuals(state, config, noisy, t, hint) if camera else None
-    prediction = head(net, unet(net, noisy.double(), t, residuals))
-    if config.hint_residual:
-        prediction = to_blocks(hint.double(), config) + config.latent_scale * prediction
-    return prediction
+    if not config.hint_residual:
+        return head(net, unet(net, noisy.double(), t, residuals))
+    base = to_blocks(hint.double(), config)
+    seen = torch.cat([noisy.double(), base / config.latent_scale], dim=1)
+    return base + config.latent_scale * head(net, unet(net, seen, t, residuals))
 
 
 # Pixel blocks

@@ -4,10 +4,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from stylize.attention import References
+from stylize.attention import References, StyleFusionAttention
 from stylize.config import StylizerError, sd15
 from stylize.model import DiffStyle360
-from stylize.networks import PerFrameGroupNorm
+from stylize.networks import PerFrameGroupNorm, attentions
 
 
 def run(model, triplets, style=True, camera=True, **dials):
@@ -138,6 +138,38 @@ def test_hint_residual_starts_at_the_hint(tiny, triplets):
     for camera in (True, False):
         out = run(DiffStyle360(config).eval(), triplets, camera=camera)
         torch.testing.assert_close(out, blocks)
+
+
+def test_the_hint_comes_in_beside_the_noise(tiny, triplets):
+    """Not by the camera net alone: what is added to the hint depends on it without that net."""
+    config = dataclasses.replace(tiny, prediction="sample", hint_residual=True, latent_scale=0.5)
+    model = DiffStyle360(config).eval()
+    with torch.no_grad():
+        model.denoiser.conv_out.weight.normal_()
+    added = []
+    for hint in (triplets.hint, -triplets.hint):
+        shown = dataclasses.replace(triplets, hint=hint)
+        out = run(model, shown, camera=False)
+        added.append(out - model.encode(hint.flatten(0, 1)).view_as(out))
+    assert not torch.allclose(*added, atol=1e-2)
+
+
+def test_all_networks_begin_as_one(tiny):
+    model = DiffStyle360(dataclasses.replace(tiny, prediction="sample", hint_residual=True))
+    denoiser, reference = model.denoiser.state_dict(), model.reference_net.state_dict()
+    own = (".attn1.to_q.", ".attn1.to_k.", "conv_in.weight")
+    for name, tensor in reference.items():
+        assert torch.equal(tensor, model.style_encoder.state_dict()[name])
+        if not any(part in name for part in own):
+            assert torch.equal(tensor, denoiser[name]), name
+    seen = denoiser["conv_in.weight"].chunk(2, dim=1)
+    scale = model.config.latent_scale
+    torch.testing.assert_close(seen[1], reference["conv_in.weight"] * scale)
+    assert seen[0].std() < seen[1].std() / 5
+    for name, attn in attentions(model.denoiser).items():
+        if isinstance(attn.processor, StyleFusionAttention):
+            assert torch.equal(attn.to_k.weight, attn.to_q.weight), name
+            assert torch.equal(attn.processor.to_k.weight, attn.to_k.weight)
 
 
 def test_more_views_than_the_window_are_refused(model):

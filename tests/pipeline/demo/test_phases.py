@@ -64,7 +64,7 @@ def test_phases_use_the_manifests_shares_but_for_the_base(trained: RunFolder) ->
     base, whole = (phases.settings(trained, phase) for phase in ("base", "whole"))
     assert base.plain == 1
     assert base.recolour == base.faint == 0
-    assert base.hints == whole.hints
+    assert base.hints.camera > whole.hints.camera  # else there would be nothing to learn
     assert whole == trained.run.finetune
 
 
