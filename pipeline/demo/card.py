@@ -116,8 +116,9 @@ def describe(
         {swaps["identity_follows"]:.0%}; another person in the style image moves it
         {swaps["leak"]:.2g} times as far as another content does.""",
         """**Limits.** What is finer than a few pixels is smoothed: hatching, fur, the edges of
-        make-up. Of a style unlike those it learned little but the colours arrives. Heads are those
-        of the demo generator; a photograph is nothing that it knows.""",
+        make-up. Of a style unlike those it learned little but the colours arrives. The white around
+        a head is tinted a little. Heads are those of the demo generator; a photograph is nothing
+        that it knows.""",
     ]
     filled = [text if text.startswith(("|", "!")) else _fill(text) for text in paragraphs]
     bullets = "\n".join(filled[1:5])
