@@ -6,9 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import yaml
 
+hypothesis.settings.register_profile("untimed", deadline=None)  # machines are busy at times
+hypothesis.settings.load_profile("untimed")
 os.environ["OMP_NUM_THREADS"] = "1"  # tests run side by side; stages set their own number
 
 TINY: dict[str, Any] = {

@@ -42,8 +42,8 @@ CONFIG = StylizerConfig(
 SETTINGS = FinetuneSettings(
     steps=100,
     batch=16,
-    learning_rate=3e-3,
-    inherited_rate=3e-3,
+    learning_rate=6e-3,
+    inherited_rate=6e-3,
     checkpoint_every=100,
     drop_style=0.0,
 )
