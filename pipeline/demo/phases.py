@@ -19,7 +19,7 @@ from pipeline.folders import RunFolder
 from pipeline.stages.finetune import finetune_run
 from stylize import DiffStyle360
 
-OPEN = 0.0  # the gates' bias b to begin with; from 1 on, the dial becomes a switch
+OPEN = 0.0  # the gates' bias b to begin with
 SMALL = {"resolution": 64, "learning_rate": 2e-3, "inherited_rate": 1e-3}
 PHASES: dict[str, dict[str, Any]] = {  # what a phase changes of the manifest's fine-tune
     "base": SMALL
