@@ -1,9 +1,10 @@
 """Many small files looked at together: over a network each takes milliseconds, nearly all of them
 waiting."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
+from itertools import islice
 from typing import TypeVar
 
 Thing = TypeVar("Thing")
@@ -14,7 +15,7 @@ TOGETHER = 64  # things that a thread looks at before another may have the rest
 
 
 def look_ahead(look: Callable[[Thing], Seen], things: Sequence[Thing]) -> Iterator[Seen]:
-    """What `look` returns of each thing, in order; those to come are looked at meanwhile.
+    """What `look` returns of each thing, in order; the next thousand are looked at meanwhile.
 
     `look` should wait more than it computes. What it raises comes in its place, and is the last.
     """
@@ -22,6 +23,10 @@ def look_ahead(look: Callable[[Thing], Seen], things: Sequence[Thing]) -> Iterat
     def look_at_some(first: int) -> list[Seen]:
         return [look(thing) for thing in things[first : first + TOGETHER]]
 
+    starts = iter(range(0, len(things), TOGETHER))
     with ThreadPoolExecutor(WAITING, thread_name_prefix="ahead") as pool:
-        parts = pool.map(look_at_some, range(0, len(things), TOGETHER))
-        yield from chain.from_iterable(parts)
+        coming = deque(pool.submit(look_at_some, first) for first in islice(starts, WAITING))
+        while coming:
+            some = coming.popleft().result()
+            coming.extend(pool.submit(look_at_some, first) for first in islice(starts, 1))
+            yield from some
