@@ -4,23 +4,31 @@ Each starts from what the one before it made:
 
     base     64 px, without style: from front, back and (mostly) another head's hint to the view,
              as DiffPortrait360; what carries colours over from the references is learned here
-    styles   64 px, in style, two views a clip: more style images, and more views, in the same time
+    styles   64 px, in style, two views a clip: more style images, and more views, in the same time;
+             starts with open gates, for attention to find what to read
+    dial     the same from softened attention, for presence to have an even effect
     whole    the manifest's own fine-tune, at 128 px
 """
 
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
 
-from manifests.stylizer import Finetune, Hints
+from manifests.stylizer import TRAIN_SPLIT, Finetune, Hints
+from pipeline.demo.softening import soften
 from pipeline.folders import RunFolder
+from pipeline.stages.clips import Clips
 from pipeline.stages.finetune import finetune_run
 from stylize import DiffStyle360
 
 OPEN = 0.0  # the gates' bias b to begin with
+LOOKED_AT = 12  # clips, to soften attention by
 SMALL = {"resolution": 64, "learning_rate": 2e-3, "inherited_rate": 1e-3}
+STYLED = SMALL | {"batch": 12, "views": 2}
 PHASES: dict[str, dict[str, Any]] = {  # what a phase changes of the manifest's fine-tune
     "base": SMALL
     | {
@@ -32,7 +40,9 @@ PHASES: dict[str, dict[str, Any]] = {  # what a phase changes of the manifest's 
         "faint": 0.0,
         "validation": None,
     },
-    "styles": SMALL | {"steps": 4000, "batch": 12, "views": 2},
+    "styles": STYLED | {"steps": 500},
+    "dial": STYLED
+    | {"steps": 2400, "learning_rate": 2.5e-3, "inherited_rate": 7e-4, "validation": None},
     "whole": {},
 }
 
@@ -50,22 +60,43 @@ def train_phases(folder: RunFolder) -> Path:
         start = made.path / "stylizer"
         if not start.exists():
             finetune_run(made)
-        if phase == "base" and processes.is_main_process:
-            open_gates(start)
+        if phase in HANDED_ON:
+            start = made.path / "handed-on"
+            if processes.is_main_process and not start.exists():
+                hand_on(made, HANDED_ON[phase], start)
         processes.wait_for_everyone()  # the first one writes the stylizer
     assert start is not None
     return start
 
 
-def open_gates(folder: Path) -> None:
+def hand_on(made: RunFolder, change: Callable[[DiffStyle360, RunFolder], None], out: Path) -> None:
+    """Write the stylizer of a phase, changed, to `out`, for the next one to start from."""
+    model = DiffStyle360.from_pretrained(made.path / "stylizer")
+    change(model, made)
+    model.save_pretrained(out)
+
+
+def open_gates(model: DiffStyle360, _: RunFolder) -> None:
     """Let a stylizer begin with its style in view, each of its tokens as much as any other, where
     the method begins with an eighth of that: a small one that learns all at once would first learn
     to do without."""
-    model = DiffStyle360.from_pretrained(folder)
     for name, parameter in model.named_parameters():
         if name.endswith(".processor.gate.bias"):
             torch.nn.init.constant_(parameter, OPEN)
-    model.save_pretrained(folder)
+
+
+def soften_attention(model: DiffStyle360, made: RunFolder) -> None:
+    """Soften attention by what it does on clips of the phase that it was trained in."""
+    own, wanted = model.config, made.run.finetune
+    assert wanted is not None
+    size = wanted.resolution or own.image_size
+    clips = Clips(made, TRAIN_SPLIT, made.run.finetuned_styles, size)
+    model.config = dataclasses.replace(own, image_size=size)
+    soften(model, [clips.batch([number]) for number in range(LOOKED_AT)])
+    model.config = own
+
+
+HANDED_ON = {"base": open_gates, "styles": soften_attention}  # how, before the next phase
 
 
 def open_phase(folder: RunFolder, phase: str, start: Path | None) -> RunFolder:

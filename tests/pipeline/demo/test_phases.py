@@ -7,25 +7,25 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.demo import card, phases
+from pipeline.demo import card, phases, softening
 from pipeline.folders import RunFolder
 from stylize import DiffStyle360, StylizerConfig
 from tests.pipeline.conftest import make_columns
 
-STEPS = {"base": 2, "styles": 3, "whole": 4}
+STEPS = {"base": 2, "styles": 3, "dial": 2, "whole": 4}
 
 
 @pytest.fixture
 def trained(
     open_variant: Callable[..., RunFolder], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> RunFolder:
-    """A tiny run through all phases, the first two at 16 px."""
+    """A tiny run through all phases, all but the last at 16 px."""
     config = StylizerConfig.from_json((tiny_model / "config.json").read_text())
     monkeypatch.setattr("stylize.demo", lambda: config)
     monkeypatch.setattr(card, "AVERAGED", 2)
     small = {
         phase: phases.PHASES[phase] | {"steps": STEPS[phase], "resolution": 16}
-        for phase in ("base", "styles")
+        for phase in ("base", "styles", "dial")
     }
     monkeypatch.setattr(phases, "PHASES", small | {"whole": {}})
     monkeypatch.setattr(card, "PHASES", phases.PHASES)
@@ -45,19 +45,38 @@ def test_each_phase_starts_from_what_the_one_before_it_made(trained: RunFolder) 
         if name.startswith("style_encoder."):
             reference = name.replace("style_encoder.", "reference_net.", 1)
             assert torch.equal(tensor, state["base"][reference])
-    for phase, before in (("styles", "base"), ("whole", "styles")):
-        start = phases.settings(trained, phase, trained.path / before / "stylizer").start
-        assert start == trained.path / before / "stylizer"
+    for phase, before in (("styles", "base"), ("dial", "styles"), ("whole", "dial")):
         assert any(not torch.equal(state[phase][n], state[before][n]) for n in state[phase])
     config = DiffStyle360.from_pretrained(trained.path / "whole" / "stylizer").config
     assert config.image_size == 32
 
 
+def test_gates_are_opened_after_the_base_and_attention_softened_after_the_styles(
+    trained: RunFolder,
+) -> None:
+    for phase, bias in (
+        ("base", lambda _: phases.OPEN),
+        ("styles", lambda trained: trained - softening.LOWERED),
+    ):
+        own, given = (
+            DiffStyle360.from_pretrained(trained.path / phase / name)
+            for name in ("stylizer", "handed-on")
+        )
+        assert given.config == own.config
+        changed = own.state_dict()
+        for name, tensor in given.state_dict().items():
+            if name.endswith(".processor.gate.bias"):
+                assert torch.equal(tensor, torch.zeros_like(tensor) + bias(changed[name]))
+            elif not name.endswith(".attn1.to_q.weight"):
+                assert torch.equal(tensor, changed[name]), name
+
+
 def test_what_is_trained_is_not_trained_again(trained: RunFolder) -> None:
     weights = trained.path / "whole" / "stylizer" / "model.safetensors"
-    before = weights.stat()
+    softened = trained.path / "styles" / "handed-on" / "model.safetensors"
+    before = weights.stat(), softened.stat()
     assert phases.train_phases(trained) == weights.parent
-    assert weights.stat() == before
+    assert (weights.stat(), softened.stat()) == before
 
 
 def test_phases_use_the_manifests_shares_but_for_the_base(trained: RunFolder) -> None:
@@ -83,7 +102,7 @@ def test_the_card_tells_data_course_and_figures(
         made_run.swaps_path.unlink()
     rows = list(csv.DictReader(io.StringIO((export / card.CURVES).read_text())))
     assert [(row["phase"], int(row["steps"])) for row in rows] == [
-        ("base", 2), ("styles", 2), ("styles", 3), ("whole", 2), ("whole", 4),
+        ("base", 2), ("styles", 2), ("styles", 3), ("dial", 2), ("whole", 2), ("whole", 4),
     ]  # fmt: skip
     text = (export / card.CARD).read_text()
     for told in (
