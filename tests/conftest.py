@@ -28,24 +28,28 @@ TINY: dict[str, Any] = {
 }
 
 
+def write_tiny(path: Path, changes: dict[str, Any]) -> Path:
+    """Write the tiny manifest with some keys replaced, or removed where the value is None."""
+    content = copy.deepcopy(TINY)
+    for key, value in changes.items():
+        *parents, last = key.split(".")
+        section = content
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        if value is None:
+            del section[last]
+        else:
+            section[last] = value
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
 @pytest.fixture
 def write_manifest(tmp_path: Path) -> Callable[..., Path]:
     """Writes the tiny manifest with some keys replaced: ``write_manifest({"rig.views": 8})``."""
 
     def write(changes: dict[str, Any] | None = None, name: str = "run.yaml") -> Path:
-        content = copy.deepcopy(TINY)
-        for key, value in (changes or {}).items():
-            *parents, last = key.split(".")
-            section = content
-            for parent in parents:
-                section = section.setdefault(parent, {})
-            if value is None:
-                del section[last]
-            else:
-                section[last] = value
-        path = tmp_path / name
-        path.write_text(yaml.safe_dump(content, sort_keys=False))
-        return path
+        return write_tiny(tmp_path / name, changes or {})
 
     return write
 

@@ -1,14 +1,14 @@
 """A whole tiny run, made once by calling the stages, and a stylizer small enough to train in it."""
 
-import copy
+import hashlib
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 
 from pipeline.folders import RunFolder, open_run
 from pipeline.stages.evaluate import evaluate_run
@@ -17,26 +17,37 @@ from pipeline.stages.plan import plan_run
 from pipeline.stages.render import render_shard
 from pipeline.stages.stylize import open_stylization, stylize_shard
 from pipeline.stages.verify import verify_run
-from tests.conftest import TINY
+from tests.conftest import write_tiny
 
 CPU = torch.device("cpu")
 
 
+UNRENDERED = {"name", "allow_failed", "finetune", "stylize"}  # what columns do not depend on
+_kept = tempfile.TemporaryDirectory(prefix="columns-")  # by the digest of what they depend on
+
+
 def make_columns(folder: RunFolder) -> None:
+    """Plan and render, or copy the columns of an earlier run that rendered the same."""
     plan_run(folder)
+    digest = hashlib.sha256(folder.run.model_dump_json(exclude=UNRENDERED).encode()).hexdigest()
+    kept = Path(_kept.name) / digest
+    if kept.exists():
+        for column in folder.run.columns:
+            shutil.copytree(kept / column, folder.column(column), dirs_exist_ok=True)
+        return
     for column in folder.run.columns:
         for shard in folder.run.shard_names():
             render_shard(folder, column, shard, CPU)
+    for column in folder.run.columns:
+        shutil.copytree(folder.column(column), kept / column)
 
 
 @pytest.fixture(scope="session")
 def made_run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> RunFolder:
     """The tiny run with every stage done but the report. Do not change it: copy it."""
     base = tmp_path_factory.mktemp("made")
-    content = copy.deepcopy(TINY)
-    content["finetune"]["start"] = str(tiny_model)
-    (base / "run.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
-    folder = open_run(base / "run.yaml", base / "runs")
+    manifest = write_tiny(base / "run.yaml", {"finetune.start": str(tiny_model)})
+    folder = open_run(manifest, base / "runs")
     make_columns(folder)
     finetune_run(folder)
     stylization = open_stylization(folder, CPU)
@@ -50,11 +61,8 @@ def made_run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> RunF
 def rendered_column(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The base column of the tiny run. Do not change it: copy it."""
     base = tmp_path_factory.mktemp("rendered")
-    content = copy.deepcopy(TINY)
-    for section in ("styles", "finetune", "stylize"):
-        del content[section]
-    (base / "run.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
-    folder = open_run(base / "run.yaml", base / "runs")
+    changes = dict.fromkeys(("styles", "finetune", "stylize"))
+    folder = open_run(write_tiny(base / "run.yaml", changes), base / "runs")
     make_columns(folder)
     return folder.column("render")
 

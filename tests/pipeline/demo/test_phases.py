@@ -1,39 +1,41 @@
 import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from pipeline.demo import card, phases, softening
-from pipeline.folders import RunFolder
+from pipeline.folders import RunFolder, open_run
 from stylize import DiffStyle360, StylizerConfig
+from tests.conftest import write_tiny
 from tests.pipeline.conftest import make_columns
 
 STEPS = {"base": 2, "styles": 3, "dial": 2, "whole": 4}
 
 
-@pytest.fixture
-def trained(
-    open_variant: Callable[..., RunFolder], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> RunFolder:
-    """A tiny run through all phases, all but the last at 16 px."""
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[RunFolder]:
+    """A tiny run through all phases, all but the last at 16 px. Do not change it."""
+    base = tmp_path_factory.mktemp("phases")
     config = StylizerConfig.from_json((tiny_model / "config.json").read_text())
-    monkeypatch.setattr("stylize.demo", lambda: config)
-    monkeypatch.setattr(card, "AVERAGED", 2)
     small = {
         phase: phases.PHASES[phase] | {"steps": STEPS[phase], "resolution": 16}
         for phase in ("base", "styles", "dial")
     }
-    monkeypatch.setattr(phases, "PHASES", small | {"whole": {}})
-    monkeypatch.setattr(card, "PHASES", phases.PHASES)
     finetune = {"steps": STEPS["whole"], "batch": 2, "views": 2, "styles": ["statue"]}
-    folder = open_variant({"finetune": finetune, "stylize.model": str(tiny_model)})
+    changes = {"finetune": finetune, "stylize.model": str(tiny_model)}
+    folder = open_run(write_tiny(base / "run.yaml", changes), base / "runs")
     make_columns(folder)
-    phases.train_phases(folder)
-    return folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stylize.demo", lambda: config)
+        patch.setattr(card, "AVERAGED", 2)
+        patch.setattr(phases, "PHASES", small | {"whole": {}})
+        patch.setattr(card, "PHASES", phases.PHASES)
+        phases.train_phases(folder)
+        yield folder
 
 
 def test_each_phase_starts_from_what_the_one_before_it_made(trained: RunFolder) -> None:
