@@ -147,14 +147,15 @@ def stats(
     or blurred, has no depth, or shows an identity twice. Nothing is deleted; all measures are in
     COLUMN/quality/*.parquet, a row a view, and what is finished there is not done again.
     """
-    from pipeline.datasets import findings
     from pipeline.datasets.columns import choose_columns
-    from pipeline.datasets.quality import examine
     from pipeline.datasets.stats import as_text, summarize
 
     folders = choose_columns(target, out, columns)
     print(as_text([summarize(folder) for folder in folders]))
     if deep:
+        from pipeline.datasets import findings
+        from pipeline.datasets.quality import examine
+
         examine(folders, workers)
         for folder in folders:
             print(f"\n{findings.as_text(findings.find_odd(folder, near))}")

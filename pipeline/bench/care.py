@@ -17,10 +17,14 @@ from manifests.schemas import OK
 from pipeline.bench.figures import json_option, show
 from pipeline.errors import PipelineError
 from pipeline.folders import RunFolder, open_run
+from pipeline.shards.archive import Member
+from pipeline.shards.indexes import encode_idx, index_sample
 from pipeline.shards.records import Commit, encode_records
 
+VERBS: dict[str, list[str]] = {"status": [], "stats": [], "retry-failed": ["--dry-run"]}
 SIZE = 64  # samples in a shard
 BYTES = 1 << 20  # of a sample in the tar; the tars are holes, and take no space
+INDEX = encode_idx([index_sample("train-00000000", 0, [Member("view_00.rgb.png", 512, 1024)])])
 PROVENANCE = {  # about as long as the render stage's
     "column": "render",
     "run": "0" * 64,
@@ -44,7 +48,7 @@ PROVENANCE = {  # about as long as the render stage's
 )  # fmt: skip
 @json_option
 def care(rows: int, failed: float, json_path: Path | None) -> None:
-    """Seconds and memory of `status` and `retry-failed --dry-run` over one large column."""
+    """Seconds and memory of `status`, `stats` and `retry-failed` over one large column."""
     manifest = {
         "name": "bench",
         "seed": 0,
@@ -60,10 +64,9 @@ def care(rows: int, failed: float, json_path: Path | None) -> None:
         folder = open_run(path, base)
         _fill(folder, rows, failed)
         shards = len(folder.run.shard_names())
-        for verb, options in {"status": [], "retry_failed": ["--dry-run"]}.items():
-            name = " ".join([verb.replace("_", "-"), *options])
-            arguments = [str(path), "--out", base, *options]
-            figures[f"{name}, {shards} shards"] = _measure(verb, arguments)
+        for verb, options in VERBS.items():
+            arguments = [verb, str(path), "--out", base, *options]
+            figures[f"{' '.join([verb, *options])}, {shards} shards"] = _measure(arguments)
     show(figures, json_path)
 
 
@@ -77,9 +80,9 @@ def _fill(folder: RunFolder, rows: int, failed: float) -> None:
         lost = sum(draw.random() < failed for _ in range(count))
         if (count, lost) not in records:
             records[count, lost] = _encode_shard(count, lost)
-        for extension, size in {"tar": (count - lost) * BYTES, "idx": 0}.items():
-            with (column / f"{name}.{extension}").open("wb") as file:
-                file.truncate(size)
+        with (column / f"{name}.tar").open("wb") as file:
+            file.truncate((count - lost) * BYTES)
+        (column / f"{name}.idx").write_bytes(INDEX)
         (column / f"{name}.parquet").write_bytes(records[count, lost])
 
 
@@ -106,16 +109,16 @@ def _encode_shard(count: int, lost: int) -> bytes:
     return encode_records(rows, commit)
 
 
-def _measure(verb: str, arguments: list[str]) -> dict[str, float]:
+def _measure(arguments: list[str]) -> dict[str, float]:
     """A verb in a process of its own, from its start to its end."""
     code = (
-        "import sys; from pipeline.bench.figures import peak_megabytes; import pipeline.watch; "
-        f"pipeline.watch.{verb}(standalone_mode=False); print(peak_megabytes(), file=sys.stderr)"
+        "import sys; from pipeline.bench.figures import peak_megabytes; import pipeline.cli; "
+        "pipeline.cli.cli(standalone_mode=False); print(peak_megabytes(), file=sys.stderr)"
     )
     before, began = os.times(), time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     seconds, after = time.perf_counter() - began, os.times()
     if done.returncode:
-        raise PipelineError(f"{verb} failed: {done.stderr.strip().splitlines()[-1]}")
+        raise PipelineError(f"{arguments[0]} failed: {done.stderr.strip().splitlines()[-1]}")
     busy = sum(after[2:4]) - sum(before[2:4])  # of children, user and system
     return {"seconds": seconds, "CPU seconds": busy, "peak MB": float(done.stderr.split()[-1])}

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from manifests.schemas import OK, SCHEMA_VERSION, VERSION_KEY
 from pipeline.console import show_bytes
 from pipeline.datasets.columns import list_shards
+from pipeline.shards.ahead import look_ahead
 from pipeline.shards.archive import end_archive
 from pipeline.shards.records import read_records
 
@@ -57,7 +58,8 @@ def summarize(column: Path) -> Summary:
     A record a shard is read, no tar; the number of views is that in the first index.
     """
     names = list_shards(column)
-    tables = [_read(column / f"{name}.parquet") for name in names]
+    paths = [column / f"{name}.parquet" for name in names]
+    tables = list(look_ahead(_read, paths))
     bodies = [pc.sum(table["size"]).as_py() or 0 for table in tables]
     grouped = (
         pa.concat_tables(tables)
@@ -88,9 +90,8 @@ def as_text(summaries: Sequence[Summary]) -> str:
 def _read(path: Path) -> pa.Table:
     """The fields of one record. One thread a file: thousands of small ones are the rule."""
     try:
-        table = pq.ParquetFile(path, memory_map=True, pre_buffer=False).read(
-            _FIELDS, use_threads=False
-        )
+        data = pa.BufferReader(path.read_bytes())
+        table = pq.ParquetFile(data).read(_FIELDS, use_threads=False)
     except (OSError, ValueError, pa.ArrowException):
         table = read_records(path, _FIELDS)[0]  # which says what is wrong
     version = (table.schema.metadata or {}).get(VERSION_KEY)
