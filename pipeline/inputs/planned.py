@@ -15,7 +15,7 @@ from manifests.bulk_plan import ALIGNED_BULK_PLAN, BULK_PLAN, CLAIM_KEY, read_pl
 from manifests.schemas import SCHEMA_VERSION, VERSION_KEY
 from pipeline.inputs.jobs import Job, Shards
 from pipeline.inputs.landmarks import Points
-from pipeline.inputs.remote import bring_back
+from pipeline.inputs.remote import CACHE, bring_back
 from pipeline.inputs.sources import Input, Source
 
 GROUP = 4096  # rows of a group, the least that is read: some tenths of a MiB
@@ -23,8 +23,12 @@ _PLAIN = ("key", "presence", "temperature", "hint", "views", "split", "label")
 _DESCRIBED = ("name", "origin", "key", "count", "shard", "split", "seed", "sha256")
 
 
-def encode_plan(columns: Mapping[str, Shards], claim: str) -> bytes:
-    """The Parquet file of `manifests.bulk_plan.BULK_PLAN`: a row a sample, shards one by one."""
+def encode_plan(columns: Mapping[str, Shards], claim: str, cache: Path) -> bytes:
+    """The Parquet file of `manifests.bulk_plan.BULK_PLAN`: a row a sample, shards one by one.
+
+    Tars in `cache`, the run's own folder of fetched ones, are named from the run's folder on, so
+    that they are found wherever that is moved to.
+    """
     metadata = {VERSION_KEY: str(SCHEMA_VERSION).encode(), CLAIM_KEY: claim.encode()}
     contents = (
         job.content for shards in columns.values() for jobs in shards.values() for job in jobs
@@ -32,7 +36,7 @@ def encode_plan(columns: Mapping[str, Shards], claim: str) -> bytes:
     plain = all(one.landmarks is None and one.points is None for one in contents)
     schema = (BULK_PLAN if plain else ALIGNED_BULK_PLAN).with_metadata(metadata)
     sink = pa.BufferOutputStream()
-    rows = _rows(columns)
+    rows = _rows(columns, cache.absolute())
     with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
         while group := list(itertools.islice(rows, GROUP)):
             writer.write_table(pa.Table.from_pylist(group, schema))
@@ -50,7 +54,7 @@ def read_jobs(plan: Path, wanted: Mapping[str, Sequence[str]]) -> tuple[dict[str
     table, claim = read_plan(plan, BULK_PLAN.names, chosen)
     columns: dict[str, Shards] = {column: {} for column in wanted}
     for row in table.to_pylist():
-        columns[row["column"]].setdefault(row["shard"], []).append(_read_job(row))
+        columns[row["column"]].setdefault(row["shard"], []).append(_read_job(row, plan))
     return columns, claim
 
 
@@ -58,7 +62,7 @@ def find_jobs(plan: Path, column: str, keys: Sequence[str]) -> dict[str, Job]:
     """Some jobs of a column, by key. Raises as `read_jobs`."""
     chosen = (pc.field("column") == column) & pc.field("key").isin(list(keys))
     table, _ = read_plan(plan, BULK_PLAN.names, chosen)
-    return {row["key"]: _read_job(row) for row in table.to_pylist()}
+    return {row["key"]: _read_job(row, plan) for row in table.to_pylist()}
 
 
 def bring_back_jobs(content: str, cache: Path, columns: Mapping[str, Shards]) -> dict[str, Shards]:
@@ -98,53 +102,58 @@ def _sources(one: Input) -> Iterator[Source]:
     yield from filter(None, (one.back, one.cameras, one.landmarks))
 
 
-def _rows(columns: Mapping[str, Shards]) -> Iterator[dict[str, Any]]:
+def _rows(columns: Mapping[str, Shards], home: Path) -> Iterator[dict[str, Any]]:
     for column, shards in columns.items():
         for shard, jobs in shards.items():
             for job in jobs:
                 plain = {name: getattr(job, name) for name in _PLAIN}
                 place = {"column": column, "shard": shard, "style": os.fsencode(job.style)}
-                yield plain | place | {"content": _describe(job.content)}
+                yield plain | place | {"content": _describe(job.content, home)}
 
 
-def _describe(one: Input) -> dict[str, Any]:
+def _describe(one: Input, home: Path) -> dict[str, Any]:
+    def describe(source: Source | None) -> dict[str, Any] | None:
+        if source is None:
+            return None
+        path = source.path
+        if path.parent == home:
+            path = Path(CACHE, path.name)
+        return source._asdict() | {"path": os.fsencode(path)}
+
     return {name: getattr(one, name) for name in _DESCRIBED} | {
-        "views": [_describe_source(view) for view in one.views],
-        "back": one.back and _describe_source(one.back),
-        "cameras": one.cameras and _describe_source(one.cameras),
-        "landmarks": one.landmarks and _describe_source(one.landmarks),
+        "views": [describe(view) for view in one.views],
+        "back": describe(one.back),
+        "cameras": describe(one.cameras),
+        "landmarks": describe(one.landmarks),
         "points": one.points and [number for point in one.points for number in point],
         "problem": one.problem,
         "column": one.column and os.fsencode(one.column),
     }
 
 
-def _describe_source(source: Source) -> dict[str, Any]:
-    return source._asdict() | {"path": os.fsencode(source.path)}
-
-
-def _read_job(row: dict[str, Any]) -> Job:
+def _read_job(row: dict[str, Any], plan: Path) -> Job:
     plain = {name: row[name] for name in _PLAIN}
-    content = _read_input(row["content"])
+    content = _read_input(row["content"], plan.parent.absolute())
     return Job(content=content, style=_path(row["style"]), shard=row["shard"], **plain)
 
 
-def _read_input(row: dict[str, Any]) -> Input:
-    one = Input(**{name: row[name] for name in _DESCRIBED})
+def _read_input(row: dict[str, Any], folder: Path) -> Input:
+    def read(source: dict[str, Any] | None) -> Source | None:
+        if source is None:
+            return None
+        path = _path(source["path"])
+        return Source(**source | {"path": folder / path if path.parent == Path(CACHE) else path})
+
     return replace(
-        one,
-        views=tuple(_read_source(view) for view in row["views"]),
-        back=row["back"] and _read_source(row["back"]),
-        cameras=row["cameras"] and _read_source(row["cameras"]),
-        landmarks=_read_source(row["landmarks"]) if row.get("landmarks") else None,
+        Input(**{name: row[name] for name in _DESCRIBED}),
+        views=tuple(filter(None, map(read, row["views"]))),
+        back=read(row["back"]),
+        cameras=read(row["cameras"]),
+        landmarks=read(row.get("landmarks")),
         points=_read_points(row.get("points")),
         problem=row["problem"] and tuple(row["problem"]),
         column=row["column"] and _path(row["column"]),
     )
-
-
-def _read_source(row: dict[str, Any]) -> Source:
-    return Source(**row | {"path": _path(row["path"])})
 
 
 def _read_points(numbers: list[float] | None) -> Points | None:

@@ -40,7 +40,7 @@ def plan_bulk(folder: BulkFolder) -> int:
     _refuse_change(folder, listed)
     folder.path.mkdir(parents=True, exist_ok=True)
     write_whole(folder.request_path, text.encode())
-    write_whole(folder.plan_path, encode_plan(columns, claim))
+    write_whole(folder.plan_path, encode_plan(columns, claim, folder.path / CACHE))
     return len(jobs)
 
 

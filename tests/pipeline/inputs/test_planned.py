@@ -18,6 +18,7 @@ from pipeline.inputs.jobs import Job, Shards
 from pipeline.inputs.planned import encode_plan, find_jobs, read_jobs
 from pipeline.inputs.sources import Input, Source
 
+CACHE = Path("elsewhere/.content")
 TEXT = st.text(st.characters(codec="utf-8"), max_size=9)
 PATHS = (
     st.binary(min_size=1, max_size=9).filter(lambda b: b"\0" not in b).map(os.fsdecode).map(Path)
@@ -75,7 +76,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_plan_is_what_was_listed(plan: Path, columns: dict[str, Shards], group: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(planned, "GROUP", group)
-        plan.write_bytes(encode_plan(columns, "claimed"))
+        plan.write_bytes(encode_plan(columns, "claimed", CACHE))
     names = {column: list(shards) for column, shards in columns.items()}
     assert read_shards(plan) == names
     assert read_outline(plan) == {
@@ -103,10 +104,10 @@ def test_plan_keeps_landmarks_where_there_are_any(plan: Path) -> None:
     in_a_table = replace(plain, key="c", content=replace(plain.content, points=points))
     for jobs in ([plain, beside_it], [in_a_table, plain], [beside_it, in_a_table]):
         columns = {"stylized": {"train-0": jobs}}
-        plan.write_bytes(encode_plan(columns, "c"))
+        plan.write_bytes(encode_plan(columns, "c", CACHE))
         assert read_jobs(plan, {"stylized": ["train-0"]}) == (columns, "c")
         assert find_jobs(plan, "stylized", [jobs[0].key]) == {jobs[0].key: jobs[0]}
-    plan.write_bytes(encode_plan({"stylized": {"train-0": [plain]}}, "c"))
+    plan.write_bytes(encode_plan({"stylized": {"train-0": [plain]}}, "c", CACHE))
     schema = pq.read_schema(plan).remove_metadata()
     assert schema == BULK_PLAN.remove_metadata()
     assert "landmarks" not in str(schema)
@@ -115,8 +116,8 @@ def test_plan_keeps_landmarks_where_there_are_any(plan: Path) -> None:
 def test_the_same_plan_is_the_same_bytes(plan: Path) -> None:
     job = Job("a", Input("a", "a"), Path("ink.png"), 1.0, 1.0, "camera", 4, "train-00000", "train")
     columns = {"stylized-ink": {"train-00000": [job]}}
-    assert encode_plan(columns, "c") == encode_plan(columns, "c")
-    assert encode_plan(columns, "c") != encode_plan(columns, "d")
+    assert encode_plan(columns, "c", CACHE) == encode_plan(columns, "c", CACHE)
+    assert encode_plan(columns, "c", CACHE) != encode_plan(columns, "d", CACHE)
 
 
 def test_a_shard_is_read_without_the_others(
@@ -135,7 +136,7 @@ def test_a_shard_is_read_without_the_others(
         }
     }
     path = tmp_path / "plan.parquet"
-    path.write_bytes(encode_plan(columns, "c"))
+    path.write_bytes(encode_plan(columns, "c", CACHE))
     footer = pq.read_metadata(path)
     assert footer.num_row_groups == 3
     for group in range(3):
@@ -160,7 +161,7 @@ def test_plan_that_cannot_be_read_is_one_line(
     if content == "foreign":
         pq.write_table(pa.table({"column": ["a"]}), path)
     elif content == "cut":
-        path.write_bytes(encode_plan({"stylized": {"train-00000": [job]}}, "c")[:-9])
+        path.write_bytes(encode_plan({"stylized": {"train-00000": [job]}}, "c", CACHE)[:-9])
     elif isinstance(content, bytes):
         path.write_bytes(content)
     for read in (read_shards, list_shards, lambda p: read_plan(p, ["key"])):

@@ -87,6 +87,22 @@ def test_tars_that_are_gone_are_fetched_again_or_fail_their_samples(
     assert files(folder.path) == files(smooth.path)
 
 
+def test_a_run_that_was_moved_finds_its_tars(
+    open_planned: Open, store: MemoryFileSystem, tmp_path: Path
+) -> None:
+    folder = open_planned(content=URL)
+    plan_bulk(folder)
+    moved = BulkFolder(folder.bulk, tmp_path / "moved")
+    folder.path.rename(moved.path)
+    store.rm("/b/x-0.tar")
+    make(moved, (), ("train-00000",))
+    assert set(statuses(moved).values()) == {"ok"}
+    fetched(moved)[1].unlink()
+    make(moved)
+    assert statuses(moved) == dict.fromkeys(("00", "01", "10", "11"), "ok")
+    assert len(fetched(moved)) == 2
+
+
 def test_shards_need_their_own_tars_alone(
     open_planned: Open, store: MemoryFileSystem, tmp_path: Path
 ) -> None:
