@@ -42,8 +42,13 @@ def members(folder: RunFolder) -> dict[str, bytes]:
     return {str(path.relative_to(folder.path)): path.read_bytes() for path in files}
 
 
-@pytest.fixture
-def manifest(write_manifest: Callable[..., Path], tiny_model: Path) -> Path:
+@pytest.fixture(params=["tiny", pytest.param("demo", marks=pytest.mark.long)])
+def manifest(
+    request: pytest.FixtureRequest, write_manifest: Callable[..., Path], tiny_model: Path
+) -> Path:
+    """Of a run of seconds, or the demo's own."""
+    if request.param == "demo":
+        return ROOT / "manifests" / "runs" / "demo.yaml"
     return write_manifest(CHANGES | {"stylize.model": str(tiny_model)})
 
 
@@ -62,13 +67,13 @@ def test_slurm_makes_the_same_bytes_though_a_node_is_lost(
     slurm.wait(lambda: not slurm.jobs_on("n2"))  # until Slurm has noticed
     slurm.hasten(lost)  # Slurm would have them wait for two minutes
     slurm.start_node("n2")
-    told = process.communicate(timeout=600)[1]
+    told = process.communicate(timeout=3600)[1]
     assert process.returncode == 0, told[-3000:]
     assert lost
     for job in lost:  # started again by Slurm itself, not by Snakemake
         assert "Restarts=1" in slurm.run("scontrol", "show", "job", job)
     assert folder.report_path.is_file()
-    assert len(members(folder)) == 3 * 2 * 2
+    assert len(members(folder)) == len(folder.run.columns) * len(folder.run.shard_names()) * 2
     assert members(folder) == members(alone)
     assert not list(folder.path.rglob(".*.tmp"))
 
