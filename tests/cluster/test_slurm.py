@@ -62,7 +62,7 @@ def test_slurm_makes_the_same_bytes_though_a_node_is_lost(
         by_slurm(manifest, tmp_path / "slurm"), cwd=ROOT, env=slurm.environment,
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    slurm.wait(lambda: slurm.jobs_on("n2") or process.poll() is not None)
+    slurm.wait(lambda: slurm.jobs_on("n2") or process.poll() is not None, seconds=600)
     lost = slurm.kill_node("n2")
     slurm.wait(lambda: not slurm.jobs_on("n2"))  # until Slurm has noticed
     slurm.hasten(lost)  # Slurm would have them wait for two minutes
