@@ -105,7 +105,7 @@ class Slurm:
         return self.run("squeue", "-h", "-w", node, "-t", "running", "-o", "%A").split()
 
     def hasten(self, jobs: Sequence[str]) -> None:
-        """Let jobs that wait start at once; of an array, others may have ended."""
+        """Let jobs that wait start at once, unless they have ended."""
         for job in jobs:
             command = "scontrol", "update", f"JobId={job}", "StartTime=now"
             subprocess.run(command, env=self.environment, capture_output=True, check=False)

@@ -14,7 +14,8 @@ from tests.pipeline.conftest import make_columns
 ROOT = Path(__file__).parents[2]
 CHANGES = {"identities": {"train": 4, "test": 1}, "shards.identities": 2, "finetune": None}
 NO_GPU = [f"{rule}:gpu=0" for rule in ("render", "encode", "finetune", "stylize")]
-SOON = ("--latency-wait", "10", "--seconds-between-status-checks", "2", "--jobs", "4")
+SOON = "--latency-wait", "10", "--seconds-between-status-checks", "2"
+FEW = "--jobs", "3"  # at once: fewer than there are shards, as in a large run
 
 pytestmark = pytest.mark.slurm
 
@@ -27,7 +28,7 @@ def snakemake(manifest: Path, out: Path, *arguments: str) -> list[str]:
 def by_slurm(manifest: Path, out: Path) -> list[str]:
     """The package's profile, on a cluster without GPUs and without accounting."""
     asked = ["--set-resources", *NO_GPU, "--slurm-no-account", "--slurm-status-command", "squeue"]
-    asked += ["--slurm-init-seconds-before-status-checks", "2", *SOON]
+    asked += ["--slurm-init-seconds-before-status-checks", "2", *SOON, *FEW]
     return snakemake(manifest, out, "--profile", "profiles/slurm", *asked)
 
 
@@ -62,12 +63,15 @@ def test_slurm_makes_the_same_bytes_though_a_node_is_lost(
         by_slurm(manifest, tmp_path / "slurm"), cwd=ROOT, env=slurm.environment,
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    slurm.wait(lambda: slurm.jobs_on("n2") or process.poll() is not None, seconds=600)
-    lost = slurm.kill_node("n2")
-    slurm.wait(lambda: not slurm.jobs_on("n2"))  # until Slurm has noticed
-    slurm.hasten(lost)  # Slurm would have them wait for two minutes
-    slurm.start_node("n2")
-    told = process.communicate(timeout=3600)[1]
+    try:
+        slurm.wait(lambda: slurm.jobs_on("n2") or process.poll() is not None, seconds=600)
+        lost = slurm.kill_node("n2")
+        slurm.wait(lambda: not slurm.jobs_on("n2"))  # until Slurm has noticed
+        slurm.hasten(lost)  # Slurm would have them wait for two minutes
+        slurm.start_node("n2")
+        told = process.communicate(timeout=3600)[1]
+    finally:
+        process.kill()
     assert process.returncode == 0, told[-3000:]
     assert lost
     for job in lost:  # started again by Slurm itself, not by Snakemake
@@ -82,7 +86,7 @@ def test_cluster_generic_makes_the_same_bytes(slurm: Slurm, manifest: Path, tmp_
     """By the profile's own commands, which are Slurm's."""
     alone = open_run(manifest, tmp_path / "alone")
     make_columns(alone)
-    chosen = ["--profile", "profiles/cluster-generic", *SOON, "--until", "render"]
+    chosen = ["--profile", "profiles/cluster-generic", *SOON, *FEW, "--until", "render"]
     asked = [f"{rule}:gres=none" for rule in ("render", "stylize")]
     done = subprocess.run(
         snakemake(manifest, tmp_path / "generic", *chosen, "--set-resources", *asked),
