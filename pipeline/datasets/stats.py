@@ -15,7 +15,7 @@ from pipeline.console import show_bytes
 from pipeline.datasets.columns import list_shards
 from pipeline.shards.ahead import look_ahead
 from pipeline.shards.archive import end_archive
-from pipeline.shards.records import read_records
+from pipeline.shards.records import read_file, read_records
 
 _FIELDS = ["split", "status", "size", "members", "seconds"]
 
@@ -59,7 +59,8 @@ def summarize(column: Path) -> Summary:
     """
     names = list_shards(column)
     paths = [column / f"{name}.parquet" for name in names]
-    tables = list(look_ahead(_read, paths))
+    files = zip(paths, look_ahead(read_file, paths), strict=True)
+    tables = [_parse(path, data) for path, data in files]
     bodies = [pc.sum(table["size"]).as_py() or 0 for table in tables]
     grouped = (
         pa.concat_tables(tables)
@@ -87,11 +88,10 @@ def as_text(summaries: Sequence[Summary]) -> str:
     return "\n\n".join(map(_describe, summaries))
 
 
-def _read(path: Path) -> pa.Table:
+def _parse(path: Path, data: bytes) -> pa.Table:
     """The fields of one record. One thread a file: thousands of small ones are the rule."""
     try:
-        data = pa.BufferReader(path.read_bytes())
-        table = pq.ParquetFile(data).read(_FIELDS, use_threads=False)
+        table = pq.ParquetFile(pa.BufferReader(data)).read(_FIELDS, use_threads=False)
     except (OSError, ValueError, pa.ArrowException):
         table = read_records(path, _FIELDS)[0]  # which says what is wrong
     version = (table.schema.metadata or {}).get(VERSION_KEY)
