@@ -4,8 +4,8 @@ A small stylizer that learns fast lets its logits grow until a query reads one t
 alone. `presence` adds log(presence) to the style's logits: beside logits of tens that does nothing
 until it does everything. Queries are scaled down, head by head, until logits are of the order of
 one again, and gates lowered, so that the style is not far ahead where it is fully present. What is
-lost by it is learned again in less than a thousand steps, and logits stay small: the rest is known
-by then.
+lost by it is learned again in less than a thousand steps, and the dial stays even: what to read is
+known by then.
 """
 
 import math
