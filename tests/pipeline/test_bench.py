@@ -50,7 +50,7 @@ def test_render_measures_its_stages(family: str, tmp_path: Path) -> None:
 
 
 def test_stylize_gives_what_its_plain_form_gives(tmp_path: Path) -> None:
-    arguments = ["bench", "stylize", "demo", "--views", "9", "--steps", "1", "--identities", "2"]
+    arguments = ["bench", "stylize", "demo", "--views", "9", "--steps", "2", "--identities", "2"]
     arguments += ["--threads", "1", "--device", "cpu", "--json", f"{tmp_path}/a"]
     shown = CliRunner().invoke(cli, arguments)
     assert shown.exit_code == 0, shown.output

@@ -47,8 +47,16 @@ def test_each_phase_starts_from_what_the_one_before_it_made(trained: RunFolder) 
         if name.startswith("style_encoder."):
             reference = name.replace("style_encoder.", "reference_net.", 1)
             assert torch.equal(tensor, state["base"][reference])
-    for phase, before in (("styles", "base"), ("dial", "styles"), ("whole", "dial")):
-        assert any(not torch.equal(state[phase][n], state[before][n]) for n in state[phase])
+    for phase, given in (
+        ("styles", "base/handed-on"),
+        ("dial", "styles/handed-on"),
+        ("whole", "dial/stylizer"),
+    ):
+        begun = DiffStyle360.from_pretrained(trained.path / given).state_dict()
+        assert any(not torch.equal(state[phase][n], begun[n]) for n in begun)
+        for name in begun:  # a few steps move gates by far less than what is handed on did
+            if name.endswith(".processor.gate.bias"):
+                assert torch.allclose(state[phase][name], begun[name], atol=0.5), phase
     config = DiffStyle360.from_pretrained(trained.path / "whole" / "stylizer").config
     assert config.image_size == 32
 
@@ -69,7 +77,7 @@ def test_gates_are_opened_after_the_base_and_attention_softened_after_the_styles
         for name, tensor in given.state_dict().items():
             if name.endswith(".processor.gate.bias"):
                 assert torch.equal(tensor, torch.zeros_like(tensor) + bias(changed[name]))
-            elif not name.endswith(".attn1.to_q.weight"):
+            elif phase == "base" or not name.endswith(".attn1.to_q.weight"):
                 assert torch.equal(tensor, changed[name]), name
 
 
