@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ SlurmctldPort={port}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={folder}/munge.socket,cred_expire=15
 CredType=cred/munge
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n
@@ -89,32 +89,39 @@ class Slurm:
         """As if its power went: its daemon and all that its jobs run. Gives the jobs' ids."""
         jobs = self.jobs_on(node)
         self._kill(self.folder / f"{node}.pid")
+        steps, programs = [], []
         for process in Path("/proc").glob("[0-9]*"):
             try:
                 name = (process / "cmdline").read_bytes().decode(errors="replace")
                 environment = (process / "environ").read_bytes().split(b"\0")
             except OSError:  # gone
                 continue
-            for job in jobs:
-                step = name.startswith(f"slurmstepd: [{job}.")
-                if step or f"SLURM_JOB_ID={job}".encode() in environment:
-                    self._signal(int(process.name))
+            if name.startswith(tuple(f"slurmstepd: [{job}." for job in jobs)):
+                steps.append(int(process.name))
+            elif any(f"SLURM_JOB_ID={job}".encode() in environment for job in jobs):
+                programs.append(int(process.name))
+        for pid in steps + programs:  # steps first, else they report how their programs ended
+            self._signal(pid)
         return jobs
 
     def jobs_on(self, node: str) -> list[str]:
         return self.run("squeue", "-h", "-w", node, "-t", "running", "-o", "%A").split()
 
-    def hasten(self, jobs: Sequence[str]) -> None:
-        """Let jobs that wait start at once, unless they have ended."""
-        for job in jobs:
-            command = "scontrol", "update", f"JobId={job}", "StartTime=now"
-            subprocess.run(command, env=self.environment, capture_output=True, check=False)
-
     def wait(self, ready: Callable[[], Any], seconds: float = 120) -> None:
         end = time.monotonic() + seconds
         while not ready():
-            assert time.monotonic() < end, (self.folder / "slurmctld.log").read_text()[-2000:]
+            log = (self.folder / "slurmctld.log").read_text()[-2000:]
+            assert self.lives(), f"the controller died; its last words: {log}"
+            assert time.monotonic() < end, log
             time.sleep(0.2)
+
+    def lives(self) -> bool:
+        """Whether the controller runs: without it each command waits, and fails."""
+        try:
+            pid = (self.folder / "slurmctld.pid").read_text().strip()
+            return bool(Path("/proc", pid, "cmdline").read_bytes())  # empty where it died
+        except OSError:
+            return False
 
     def run(self, *command: str) -> str:
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True)
@@ -122,12 +129,15 @@ class Slurm:
         return done.stdout.strip()
 
     def stop(self) -> None:
-        subprocess.run(("scancel", "--state=running"), env=self.environment, check=False)
-        subprocess.run(("scancel", "--state=pending"), env=self.environment, check=False)
-        for node in NODES:
-            self.kill_node(node)
-        for name in ("slurmctld", "munged"):
+        if self.lives():
+            for node in NODES:
+                self.kill_node(node)
+        for name in (*NODES, "slurmctld", "munged"):
             self._kill(self.folder / f"{name}.pid")
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # gone
+                if (process / "cwd").readlink() == self.folder:  # a step, told to end by nobody
+                    self._signal(int(process.name))
 
     def _wrap_commands(self) -> None:
         """Inside a job Snakemake's plugin takes SLURM_CONF from what it starts, srun among it."""
