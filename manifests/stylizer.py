@@ -44,6 +44,7 @@ class Losses(Section):
     view_consistency: Annotated[float, Field(ge=0)] = 0.0  # neighbouring views, by the true depth
     identity: Annotated[float, Field(ge=0)] = 0.0  # what the reference net sees, against the target
     style: Annotated[float, Field(ge=0)] = 0.0  # patch statistics, against the style image
+    detail: Annotated[float, Field(ge=0)] = 0.0  # the error about its local mean
     below: Fraction = 0.3  # of the schedule: noisier clips have none of them
 
 

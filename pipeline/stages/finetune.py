@@ -83,6 +83,7 @@ def _settings(wanted: Finetune, seed: int) -> FinetuneSettings:
         view_consistency=losses.view_consistency,
         identity=losses.identity,
         style=losses.style,
+        detail=losses.detail,
         terms_below=losses.below,
         checkpoint_every=wanted.checkpoint_every,
         validate_every=looks.every if looks else None,

@@ -9,7 +9,12 @@ from stylize.config import StylizerError
 from stylize.model import TRAIN
 
 PRECISIONS = ("exact", "fast")
-TERMS = ("view_consistency", "identity", "style")  # fields, and functions of `training.terms`
+TERMS = (
+    "view_consistency",
+    "identity",
+    "style",
+    "detail",
+)  # fields, and functions of `training.terms`
 INHERITED_SHARE = 0.1  # of the rate, where the inherited parts are given none
 
 
@@ -27,9 +32,9 @@ class FinetuneSettings:
     (references and camera net), both, or the back view, drawn for each clip; where only the style
     is trained, it is never left out.
 
-    `view_consistency`, `identity`, `style` weigh the terms of `training.terms`, on clips whose
-    timestep is below `terms_below` of the schedule. All are 0: on the demo model
-    none was shown to pay.
+    `view_consistency`, `identity`, `style`, `detail` weigh the terms of `training.terms`, on clips
+    whose timestep is below `terms_below` of the schedule. All are 0: of the first three none was
+    shown to pay on a demo model.
     """
 
     steps: int
@@ -52,6 +57,7 @@ class FinetuneSettings:
     view_consistency: float = 0.0
     identity: float = 0.0
     style: float = 0.0
+    detail: float = 0.0
     terms_below: float = 0.3
     checkpoint_every: int = 100
     checkpoints_kept: int = 2

@@ -136,6 +136,18 @@ def style(guess: Guess) -> torch.Tensor:
     )
 
 
+def detail(guess: Guess) -> torch.Tensor:
+    """Mean squared error of the pictures about its local mean over an eighth of the image.
+
+    An error that a whole region shares, such as a wrong hue, does not count; eyes, make-up and
+    outlines do, which are too small to weigh much in the denoising error.
+    """
+    error = (guess.pictures - guess.true_pictures).flatten(0, 1)  # [b V, 3, H, W]
+    width = error.shape[-1] // 8 | 1  # odd, for windows with a centre
+    shared = F.avg_pool2d(error, width, 1, width // 2, count_include_pad=False)
+    return (error - shared).square().unflatten(0, guess.clean.shape[:2]).flatten(1).mean(1)
+
+
 TERMS: dict[str, Callable[[Guess], torch.Tensor]] = {name: globals()[name] for name in NAMES}
 
 

@@ -35,7 +35,7 @@ def test_training_again_gives_the_same_bytes(made_run: RunFolder, copied_run: Ru
 
 def test_every_setting_of_the_manifest_reaches_the_training() -> None:
     looks = Validation(every=7, clips=3, sample_every=9)
-    losses = Losses(view_consistency=0.1, identity=0.2, style=0.3, below=0.4)
+    losses = Losses(view_consistency=0.1, identity=0.2, style=0.3, detail=0.5, below=0.4)
     wanted = Finetune(
         steps=5, batch=3, accumulate=2, learning_rate=0.01, inherited_rate=0.02, train="style",
         precision="fast", gradient_checkpointing=True, checkpoint_every=4, losses=losses,
@@ -48,7 +48,7 @@ def test_every_setting_of_the_manifest_reaches_the_training() -> None:
     )  # fmt: skip
     for name in same:
         assert getattr(settings, name) == getattr(wanted, name), name
-    assert settings.weights == {"view_consistency": 0.1, "identity": 0.2, "style": 0.3}
+    assert settings.weights == losses.model_dump(exclude={"below"})
     assert (settings.terms_below, settings.seed) == (0.4, 11)
     assert (settings.validate_every, settings.validation_clips, settings.sample_every) == (7, 3, 9)
 

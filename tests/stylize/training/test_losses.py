@@ -43,10 +43,12 @@ def test_a_perfect_prediction_has_no_loss(
         return {"epsilon": noise, "sample": clean, "v_prediction": velocity}[prediction]
 
     monkeypatch.setattr(L, "predict", oracle)
-    settings = dataclasses.replace(SETTINGS, view_consistency=1.0, identity=2.0, style=3.0)
+    settings = dataclasses.replace(
+        SETTINGS, view_consistency=1.0, identity=2.0, style=3.0, detail=4.0
+    )
     latents = encode_batch(model, batch, settings)
     losses = clip_losses(model, batch, latents, keeping([50, 200]), settings)
-    for name in ("denoising", "view_consistency", "identity"):
+    for name in ("denoising", "view_consistency", "identity", "detail"):
         assert losses[name].max() < 1e-6, name
     assert losses["style"].min() > 0.01  # another picture than the target
     torch.testing.assert_close(total_loss(losses, settings), 3 * losses["style"], atol=1e-5, rtol=0)

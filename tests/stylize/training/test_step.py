@@ -20,7 +20,7 @@ from stylize.training.compute import frozen_in_half, recomputed
 from stylize.training.step import add_gradient, mean_losses, micro_batches, sum_gradients
 
 SETTINGS = FinetuneSettings(
-    steps=2, batch=4, view_consistency=0.3, identity=0.2, style=0.1, terms_below=0.9
+    steps=2, batch=4, view_consistency=0.3, identity=0.2, style=0.1, detail=0.4, terms_below=0.9
 )
 LORA = {"style_encoder": "lora", "lora_rank": 2}
 LAST = "up_blocks.1.attentions.1."  # the block of the last attention site

@@ -88,3 +88,18 @@ def test_style_images_may_be_latents(model, batch):
     torch.testing.assert_close(
         measure("style", model, clean, encoded), measure("style", model, clean, batch)
     )
+
+
+def test_detail_is_what_no_region_shares(model, batch):
+    def measure_error(error):
+        wrong = dataclasses.replace(batch, target=batch.target + error)
+        guess = encode_batch(model, wrong, SETTINGS).target
+        return measure("detail", model, guess, batch)
+
+    assert measure_error(torch.tensor(0.3)).max() < 1e-8
+    rows, columns = torch.meshgrid(torch.arange(16), torch.arange(16), indexing="ij")
+    checks = 0.1 * (-1.0) ** (rows + columns)
+    apart = checks * torch.tensor([1.0, 2.0]).view(2, 1, 1, 1, 1)
+    values = measure_error(apart)
+    assert 0.007 < values[0] < 0.013
+    torch.testing.assert_close(values[1], 4 * values[0])
