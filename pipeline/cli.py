@@ -100,7 +100,7 @@ def plan(manifest: Path, out: Path, no_space_check: bool) -> None:
         shards = sum(map(len, folder.shards.values()))
         print(f"{folder.plan_path}: {samples} samples, {shards} shards; {tell_space(folder)}")
         return
-    from pipeline.estimates import check_space
+    from pipeline.space import check_space
     from pipeline.stages.plan import plan_run
 
     if not no_space_check and (warning := check_space(folder)):

@@ -13,7 +13,7 @@ from manifests.stylizer import TRAIN_SPLIT
 from pipeline.console import show_bytes
 
 if TYPE_CHECKING:
-    from pipeline.estimates import Stage
+    from pipeline.stages.costs import Stage
 
 PATH = click.Path(path_type=Path)
 MOST_JOBS = 10_000  # of one invocation of Snakemake
@@ -55,8 +55,8 @@ def simulate(
     run of the same settings (--measured); a stage that neither has measured is an error. Hours of a
     CPU are those of one core, and have no cost. Stages are taken one after the other.
     """
-    from pipeline.estimates import free_bytes
     from pipeline.folders import RunFolder, open_run
+    from pipeline.space import free_bytes
     from pipeline.stages.simulate import open_sources, simulate_run
 
     folder = open_run(manifest, out)

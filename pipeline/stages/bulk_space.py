@@ -2,17 +2,10 @@
 
 from typing import NamedTuple
 
+from pipeline.bounds import SHARD_ENDS, bound_image, stylizer_config, sum_sample
 from pipeline.console import show_bytes
-from pipeline.estimates import (
-    SHARD_ENDS,
-    Need,
-    bound_image,
-    compare_space,
-    free_bytes,
-    stylizer_config,
-    sum_sample,
-)
 from pipeline.folders import BulkFolder
+from pipeline.space import Need, compare_space, free_bytes
 from pipeline.stages.status import look_at_bulk
 
 USUAL = {
@@ -61,6 +54,6 @@ def tell_space(folder: BulkFolder) -> str:
 
 
 def check_bulk_space(folder: BulkFolder) -> str | None:
-    """As `pipeline.estimates.check_space`, of a bulk stylization that is planned."""
+    """As `pipeline.space.check_space`, of a bulk stylization that is planned."""
     needs = [need.most for need in estimate_bulk(folder)]
     return compare_space(folder.path, needs, "styles, views, or rgb: jpeg")

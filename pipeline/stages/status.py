@@ -14,12 +14,12 @@ from typing import NamedTuple
 from manifests.bulk_plan import read_outline
 from manifests.stylizer import MODEL_FILES
 from pipeline.counts import Count
-from pipeline.estimates import free_bytes
 from pipeline.folders import Folder, RunFolder
 from pipeline.inputs.remote import CACHE
 from pipeline.shards import ShardError
 from pipeline.shards.ahead import look_ahead
 from pipeline.shards.records import parse_outcome, read_file
+from pipeline.space import free_bytes
 from pipeline.stages.retry import LOCK, find_set_aside
 
 PAST = 600.0  # seconds at least of what a rate is taken over, and after which work has stopped

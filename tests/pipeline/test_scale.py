@@ -11,12 +11,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from manifests import RunManifest, load_run
-from pipeline import estimates
+from pipeline import space
 from pipeline.errors import PipelineError
-from pipeline.estimates import Device, Stage
 from pipeline.folders import RunFolder, open_run
+from pipeline.rates import Device
 from pipeline.scale import advise, as_table, resize_run, simulate, tell
 from pipeline.shards.writer import ShardWriter
+from pipeline.stages.costs import Stage
 from pipeline.stages.plan import plan_run
 
 Write = Callable[..., Path]
@@ -137,7 +138,7 @@ def test_a_disk_that_is_too_small_is_told(
 ) -> None:
     arguments = (made_on_gpu, "--out", tmp_path / "runs")
     assert "choose another disk" not in call(*arguments).stderr
-    monkeypatch.setattr(estimates, "free_bytes", lambda path: 1000)
+    monkeypatch.setattr(space, "free_bytes", lambda path: 1000)
     assert "1 kB are free there: choose another disk by --out" in call(*arguments).stderr
 
 

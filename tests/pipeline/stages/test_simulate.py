@@ -14,29 +14,19 @@ from hypothesis import strategies as st
 from manifests import RunManifest
 from pipeline import devices
 from pipeline.errors import PipelineError
-from pipeline.estimates import Device, Stage, measure_column, read_step_seconds
 from pipeline.folders import RunFolder
+from pipeline.rates import Device, measure_column, read_step_seconds
 from pipeline.shards.writer import ShardWriter
+from pipeline.stages.costs import FINETUNE_THREADS, Source, Stage
 from pipeline.stages.plan import plan_run
-from pipeline.stages.simulate import (
-    FINETUNE_THREADS,
-    Source,
-    open_measured,
-    open_sources,
-    simulate_run,
-)
+from pipeline.stages.simulate import open_measured, open_sources, simulate_run
+from tests.pipeline.made import write_benchmark
 
 Open = Callable[..., RunFolder]
 Change = Callable[[dict[str, Any]], RunFolder]
 ALL = "render, style-statue, finetune, stylized-statue, evaluate"
 ON_GPU = {"device": "cuda", "device_name": "A GPU", "threads": 4}
 COLUMNS = "render", "style-statue", "stylized-statue"
-
-
-def write_benchmark(folder: RunFolder, name: str, seconds: float) -> None:
-    path = folder.path / "benchmarks" / f"{name}.tsv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"s\th:m:s\tmax_rss\n{seconds:.4f}\t0:00:01\t12.5\n")
 
 
 def write_benchmarks(folder: RunFolder) -> None:
