@@ -305,10 +305,11 @@ def report(manifest: Path, out: Path) -> None:
     "--repair", is_flag=True, help="Remove a run's damaged shards, so that it makes them again."
 )
 def verify(target: Path, out: Path, workers: int, repair: bool) -> None:
-    """Check every shard of TARGET: a manifest, or the folder of one column.
+    """Check every shard of TARGET: a manifest, the folder of a column, or a folder of columns.
 
     Hashes, counts, ends of archives, indexes, schemas, cameras, and that every member decodes. A
-    run's columns must hold exactly the planned samples; those that pass get a wids index.
+    run's columns must hold exactly the planned samples; those that pass get a wids index. The
+    columns of a folder must zip.
     """
     from pipeline.stages.verify import verify_folder, verify_run
 

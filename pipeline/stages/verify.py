@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from pipeline.counts import count_column
+from pipeline.datasets.columns import align, is_column, list_shards, read_rows
 from pipeline.errors import PipelineError
 from pipeline.folders import BulkFolder, RunFolder
 from pipeline.shards.files import explain, sync_folder, write_whole
@@ -46,13 +47,25 @@ def verify_run(folder: RunFolder | BulkFolder, workers: int = 1, repair: bool = 
     return sum(sum(column.values()) for column in statuses.values())
 
 
-def verify_folder(column: Path, workers: int = 1) -> int:
-    """Check one column by itself, print every fault, and return how many samples it records.
+def verify_folder(folder: Path, workers: int = 1) -> int:
+    """Check one column by itself, or all columns in a folder and that they zip; print every fault,
+    and return how many samples they record.
 
-    `workers` as of `verify_run`. Raises PipelineError with the first fault.
+    `workers` as of `verify_run`. Raises PipelineError with the first fault, or for no column.
     """
-    _refuse(column, verify_column(column, workers=workers))
-    return count_column(column).total
+    columns = [folder] if _has_shards(folder) else [*filter(_has_shards, sorted(folder.glob("*/")))]
+    if not columns:
+        raise PipelineError(
+            f"{folder}: no shard here, nor in a folder in it; give a column, or columns"
+        )
+    _refuse(folder, [found for path in columns for found in verify_column(path, workers=workers)])
+    align({path.name: read_rows(path, list_shards(path)) for path in columns}, ["shard", "key"])
+    return sum(count_column(path).total for path in columns)
+
+
+def _has_shards(folder: Path) -> bool:
+    """Damaged ones too; a run's own tables are none."""
+    return any(folder.glob("*-[0-9]*.tar")) or is_column(folder)
 
 
 def _remove_damaged(column: Path, findings: Sequence[Finding]) -> int:

@@ -1,5 +1,6 @@
 import fcntl
 import json
+from pathlib import Path
 
 import pytest
 
@@ -103,3 +104,21 @@ def test_a_folder_without_shards_is_a_fault(copied_run: RunFolder) -> None:
     (copied_run.path / "empty").mkdir()
     with pytest.raises(PipelineError, match="no shard here"):
         verify_folder(copied_run.path / "empty")
+
+
+def test_columns_in_a_folder_are_checked_and_must_zip(
+    copied_run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert verify_folder(copied_run.path) == 4 + 4 + 1
+    with pytest.raises(PipelineError, match=r"no shard here, nor in a folder in it"):
+        verify_folder(tmp_path)
+    render, style = copied_run.column("render"), copied_run.column("style-statue")
+    for path in (*style.glob("train-00001.*"), style / "wids.json"):
+        path.unlink()
+    with pytest.raises(PipelineError, match=r"does not zip with .*train-00001"):
+        verify_folder(copied_run.path)
+    (render / "train-00000.parquet").write_bytes(b"PAR1")
+    (style / "train-00000.tar").write_bytes(b"")
+    with pytest.raises(PipelineError, match=r"faults found, the first: render/train-00000"):
+        verify_folder(copied_run.path)
+    assert "style-statue/train-00000.tar" in capsys.readouterr().err
