@@ -16,7 +16,8 @@ from pipeline.folders import REQUEST, BulkFolder, RunFolder, open_folder
 from pipeline.options import takes_run
 
 if TYPE_CHECKING:
-    from pipeline.stages.status import ColumnStatus, RunStatus
+    from pipeline.stages.column_status import ColumnStatus
+    from pipeline.stages.status import RunStatus
 
 
 @click.command()

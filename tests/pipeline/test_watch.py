@@ -17,9 +17,10 @@ from pipeline.bench.care import care
 from pipeline.errors import PipelineError
 from pipeline.folders import RunFolder, open_run
 from pipeline.shards.files import Temporary
+from pipeline.stages.column_status import Writing
 from pipeline.stages.plan import plan_run
 from pipeline.stages.retry import ASIDE, LOCK, find_set_aside
-from pipeline.stages.status import Writing, look_at_run
+from pipeline.stages.status import look_at_run
 from pipeline.watch import retry_failed, status, tell
 from tests.pipeline.stages.test_status import HEADER, fill, line, write_losses
 
