@@ -70,6 +70,7 @@ class Finetune(Section):
     accumulate: Annotated[int, Field(ge=1)] = 1  # micro-batches a step
     views: Annotated[int, Field(ge=1)] = 8  # a clip
     strides: Strides = (1, 1)  # from view to view in the rig, drawn for each clip between these
+    frontal: Fraction = 0.0  # clips whose middle view is at most 45 degrees from the front
     resolution: Annotated[int | None, Field(ge=16)] = None  # of images; none: the stylizer's
     hints: Hints = Hints()
     plain: Fraction = 0.0  # clips without a style image, whose target is plain: what presence 0 is

@@ -21,7 +21,7 @@ from stylize import Triplets
 
 REFERENCE = "reference_00"
 READERS = 4  # threads that read the clips of a batch
-FRONT = 45.0  # degrees to either side, from where an augmented style image may be seen
+FRONT = 45.0  # degrees to either side: from where a face is seen
 FAR = 1e6  # the depth of nothing, whatever the end of a generator's rays
 
 
@@ -97,6 +97,8 @@ class Clips:
         start = int(draw.integers(self.rig_views))
         low, high = self.wanted.strides
         stride = int(draw.integers(low, high + 1))
+        if self._looks_at_face(draw):
+            start = self._draw_front(draw) - (self.wanted.views - 1) * stride // 2
         views = [(start + i * stride) % self.rig_views for i in range(self.wanted.views)]
         hinted = key if draw.random() < self.content_share else another()
         if plain:
@@ -109,7 +111,7 @@ class Clips:
         reference = style, key, REFERENCE
         if style == "render" or style in self.shared:
             lender = another()
-            reference = style, lender, f"view_{self._draw_front(draw):02d}"
+            reference = style, lender, f"view_{self._draw_lent(draw):02d}"
         recoloured = self.wanted.recolour > 0 and draw.random() < self.wanted.recolour
         palette = draw_palette(draw) if recoloured else None
         faint = self.wanted.faint > 0 and draw.random() < self.wanted.faint
@@ -122,11 +124,16 @@ class Clips:
             return not self.styles
         return self.wanted.plain > 0 and draw.random() < self.wanted.plain
 
+    def _looks_at_face(self, draw: np.random.Generator) -> bool:
+        wanted = 0.0 if self.held_out else self.wanted.frontal
+        return wanted > 0 and draw.random() < wanted
+
+    def _draw_lent(self, draw: np.random.Generator) -> int:
+        """The view that shows another identity's style."""
+        return self._draw_front(draw) if self.wanted.augment else 0
+
     def _draw_front(self, draw: np.random.Generator) -> int:
-        """The view that shows another identity's style: where style images are augmented, any that
-        is not far from frontal."""
-        if not self.wanted.augment:
-            return 0
+        """A view that is not far from frontal."""
         most = int(FRONT / 360 * self.rig_views)
         return int(draw.integers(-most, most + 1)) % self.rig_views
 

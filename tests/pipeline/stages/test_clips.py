@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from manifests.rig import Orbit
 from pipeline.errors import PipelineError
 from pipeline.folders import RunFolder
 from pipeline.images import to_model
@@ -99,6 +100,25 @@ def test_a_base_needs_no_style(made_run: RunFolder) -> None:
     clips = Clips(alter(made_run, plain=1.0), "train", [], SIZE)
     assert list(clips.columns) == ["render"]
     assert not clips.batch(range(3)).presence.any()
+
+
+def test_frontal_clips_look_at_the_face(made_run: RunFolder) -> None:
+    around = dataclasses.replace(
+        made_run, run=made_run.run.model_copy(update={"rig": Orbit(views=16)})
+    )
+    evenly, some, held_out = (
+        open_clips(around, views=3, strides=(2, 2), frontal=share, held_out=held)
+        for share, held in ((0.0, False), (0.5, False), (1.0, True))
+    )
+    frontal = 0
+    for number in range(200):
+        drawn = some.draw(number)
+        assert np.diff(drawn.views).tolist() in ([2, 2], [2, -14], [-14, 2])
+        frontal += min(drawn.views[1], 16 - drawn.views[1]) <= 2  # of 16: 45 degrees
+        assert drawn.key == evenly.draw(number).key
+    assert 0.5 * 200 < frontal < 0.8 * 200  # half of them, and 5 of 16 of the others
+    middles = {held_out.draw(number).views[1] for number in range(200)}
+    assert middles == set(range(16))
 
 
 def test_faint_clips_are_between_plain_and_stylized(made_run: RunFolder) -> None:
