@@ -98,7 +98,7 @@ def describe(
         {config.latent_factor} blocks of pixels, without an autoencoder.""",
         f"""- **Data**: {trained.run.count("train")} heads of the demo generator from
         {trained.run.rig.count} sides, plain and in {len(learned)} styles ({", ".join(learned)}),
-        each head in its own instance of a style; {finetune.recolour:.0%} of the clips are
+        each head in its own instance of a style; {_recoloured(trained)} of the clips are
         recoloured.""",
         f"""- **Training**: `make demo-weights` (`manifests/runs/demo-weights.yaml` and
         `pipeline/demo/`). {_phases(trained, config.image_size)}. Rates fall to nothing in each;
@@ -129,6 +129,12 @@ def _size(export: Path) -> str:
     parameters = sum(p.numel() for p in DiffStyle360.from_pretrained(export).parameters())
     megabytes = (export / "model.safetensors").stat().st_size / 1e6
     return f"{parameters / 1e6:.1f} million parameters; {megabytes:.1f} MB in half precision"
+
+
+def _recoloured(trained: RunFolder) -> str:
+    """The share of recoloured clips, of the phases that see a style."""
+    shares = {of.recolour for of in (settings(trained, phase) for phase in PHASES) if of.plain < 1}
+    return " to ".join(f"{share:.0%}" for share in sorted({min(shares), max(shares)}))
 
 
 def _phases(trained: RunFolder, image_size: int) -> str:

@@ -7,7 +7,8 @@ Each starts from what the one before it made:
     styles   64 px, in style, two views a clip: more style images, and more views, in the same time;
              starts with open gates, for attention to find what to read
     dial     the same from softened attention, for presence to have an even effect
-    whole    the manifest's own fine-tune, at 128 px
+    whole    the same at 128 px, four views a clip
+    face     the manifest's own fine-tune: more views of faces, and a weight on detail, for make-up
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from manifests.stylizer import TRAIN_SPLIT, Finetune, Hints
+from manifests.stylizer import TRAIN_SPLIT, Finetune, Hints, Losses
 from pipeline.demo.softening import soften
 from pipeline.folders import RunFolder
 from pipeline.stages.clips import Clips
@@ -27,7 +28,8 @@ from stylize import DiffStyle360
 
 OPEN = 0.0  # the gates' bias b to begin with
 LOOKED_AT = 12  # clips, to soften attention by
-SMALL = {"resolution": 64, "learning_rate": 2e-3, "inherited_rate": 1e-3}
+EVEN = {"frontal": 0.0, "losses": Losses(), "recolour": 0.2, "learning_rate": 2e-3}
+SMALL = EVEN | {"resolution": 64, "inherited_rate": 1e-3}
 STYLED = SMALL | {"batch": 12, "views": 2}
 PHASES: dict[str, dict[str, Any]] = {  # what a phase changes of the manifest's fine-tune
     "base": SMALL
@@ -43,7 +45,8 @@ PHASES: dict[str, dict[str, Any]] = {  # what a phase changes of the manifest's 
     "styles": STYLED | {"steps": 500},
     "dial": STYLED
     | {"steps": 2400, "learning_rate": 2.5e-3, "inherited_rate": 7e-4, "validation": None},
-    "whole": {},
+    "whole": EVEN | {"steps": 2400, "inherited_rate": 6e-4},
+    "face": {},
 }
 
 
