@@ -34,7 +34,7 @@ class FinetuneSettings:
 
     `view_consistency`, `identity`, `style`, `detail` weigh the terms of `training.terms`, on clips
     whose timestep is below `terms_below` of the schedule. All are 0: of the first three none was
-    shown to pay on a demo model, and `detail` only where faces are looked at often.
+    shown to pay on a demo model.
     """
 
     steps: int
