@@ -28,7 +28,12 @@ from stylize import DiffStyle360
 
 OPEN = 0.0  # the gates' bias b to begin with
 LOOKED_AT = 12  # clips, to soften attention by
-EVEN = {"frontal": 0.0, "losses": Losses(), "recolour": 0.2, "learning_rate": 2e-3}
+EVEN = {  # before faces are looked at more than all else
+    "frontal": 0.0,
+    "losses": Losses(),
+    "recolour": 0.2,
+    "learning_rate": 2e-3,
+}
 SMALL = EVEN | {"resolution": 64, "inherited_rate": 1e-3}
 STYLED = SMALL | {"batch": 12, "views": 2}
 PHASES: dict[str, dict[str, Any]] = {  # what a phase changes of the manifest's fine-tune
