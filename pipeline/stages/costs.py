@@ -9,13 +9,7 @@ from manifests.ranges import count_shards
 from manifests.stylizer import MODEL_FILES, Finetune
 from pipeline.console import show_bytes
 from pipeline.folders import RunFolder
-from pipeline.rates import (
-    Device,
-    Rate,
-    measure_checkpoints,
-    read_benchmark,
-    read_step_seconds,
-)
+from pipeline.rates import Device, Rate, measure_checkpoints, read_benchmark, read_step_seconds
 from pipeline.space import CHECKPOINTS_KEPT
 
 FILES_OF_SHARD = 3  # tar, index and Parquet
@@ -58,6 +52,8 @@ class Stage:
 
 
 def cost_column(run: RunManifest, column: str, source: Source) -> Stage | str:
+    """A column's stage by the source's rate of it, scaled to this run's views and steps; or what
+    the source lacks, to be said after its name. So are all that follow."""
     rate, there = source.rates.get(column), source.folder.run
     if rate is None:
         return "has no committed sample of it"
@@ -112,6 +108,7 @@ def join_columns(name: str, stages: list[Stage]) -> Stage:
 
 
 def cost_finetune(wanted: Finetune, source: Source) -> Stage | str:
+    """By the mean of the source's steps, and by what its job took beside them."""
     folder, there = source.folder, source.folder.run.finetune
     times, checkpoints = read_step_seconds(folder), measure_checkpoints(folder)
     if not times or checkpoints is None or there is None:
@@ -150,6 +147,7 @@ def _looks(finetune: Finetune) -> int:
 
 
 def cost_evaluate(run: RunManifest, source: Source) -> Stage | str:
+    """By the seconds and bytes of a stylized view."""
     folder = source.folder
     took = read_benchmark(folder.path / "benchmarks" / "evaluate.tsv")
     if took is None or not folder.metrics_path.is_file():
@@ -169,6 +167,7 @@ def _stylized_samples(run: RunManifest) -> int:
 
 
 def cost_verify(columns: list[Stage], source: Source) -> Stage | str:
+    """By the bytes of all columns that are verified."""
     folder, run = source.folder, source.folder.run
     took = read_benchmark(folder.path / "benchmarks" / "verify.tsv")
     if took is None:

@@ -53,7 +53,8 @@ def verify_folder(folder: Path, workers: int = 1) -> int:
 
     `workers` as of `verify_run`. Raises PipelineError with the first fault, or for no column.
     """
-    columns = [folder] if _has_shards(folder) else [*filter(_has_shards, sorted(folder.glob("*/")))]
+    inside = sorted(folder.glob("[!.]*/"))
+    columns = [folder] if _has_shards(folder) else [path for path in inside if _has_shards(path)]
     if not columns:
         raise PipelineError(
             f"{folder}: no shard here, nor in a folder in it; give a column, or columns"
@@ -64,7 +65,7 @@ def verify_folder(folder: Path, workers: int = 1) -> int:
 
 
 def _has_shards(folder: Path) -> bool:
-    """Damaged ones too; a run's own tables are none."""
+    """Also where every record is damaged, and `is_column` is false."""
     return any(folder.glob("*-[0-9]*.tar")) or is_column(folder)
 
 

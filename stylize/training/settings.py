@@ -9,12 +9,7 @@ from stylize.config import StylizerError
 from stylize.model import TRAIN
 
 PRECISIONS = ("exact", "fast")
-TERMS = (
-    "view_consistency",
-    "identity",
-    "style",
-    "detail",
-)  # fields, and functions of `training.terms`
+TERMS = "view_consistency", "identity", "style", "detail"  # fields, and functions of `terms`
 INHERITED_SHARE = 0.1  # of the rate, where the inherited parts are given none
 
 

@@ -77,6 +77,10 @@ class Slurm:
         files |= {"log-file": "munged.log", "seed-file": "munged.seed"}
         self.run("munged", "--force", *(f"--{k}={self.folder / v}" for k, v in files.items()))
         self.run("slurmctld", "-c")
+        end = time.monotonic() + 30
+        while not self.lives():  # it goes on in the background
+            assert time.monotonic() < end, "the controller does not start"
+            time.sleep(0.1)
         for node in NODES:
             self.start_node(node)
 

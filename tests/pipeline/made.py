@@ -6,6 +6,9 @@ from typing import Any
 from pipeline.folders import RunFolder
 from pipeline.shards.writer import ShardWriter
 
+ON_CPU = {"device": "cpu", "device_name": "A CPU", "threads": 1}
+ON_GPU = {"device": "cuda", "device_name": "A GPU", "threads": 4}
+
 
 def write_shard(folder: RunFolder, name: str, made_by: dict[str, Any], seconds: list[float]) -> int:
     """A shard of tiny samples that took so long; its bytes with index and Parquet."""
@@ -19,6 +22,7 @@ def write_shard(folder: RunFolder, name: str, made_by: dict[str, Any], seconds: 
 
 
 def write_benchmark(folder: RunFolder, name: str, seconds: object) -> Path:
+    """As Snakemake leaves it."""
     path = folder.path / "benchmarks" / f"{name}.tsv"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:00:01\t12.5\n")
@@ -26,5 +30,6 @@ def write_benchmark(folder: RunFolder, name: str, seconds: object) -> Path:
 
 
 def bytes_in(folder: RunFolder, column: str, shard: str = "*") -> int:
+    """On the disk, the column's own index not counted."""
     paths = [*folder.column(column).glob(f"{shard}.*")]
     return sum(path.stat().st_size for path in paths if path.name != "wids.json")

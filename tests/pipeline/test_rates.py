@@ -11,11 +11,9 @@ from pipeline.folders import RunFolder
 from pipeline.rates import Rate, measure_column
 from pipeline.shards import ShardError
 from pipeline.shards.records import read_records
-from tests.pipeline.made import bytes_in, write_benchmark, write_shard
+from tests.pipeline.made import ON_CPU, ON_GPU, bytes_in, write_benchmark, write_shard
 
 Open = Callable[..., RunFolder]
-ON_CPU = {"device": "cpu", "device_name": "A CPU", "threads": 1}
-ON_GPU = {"device": "cuda", "device_name": "A GPU", "threads": 4}
 
 
 def rate_of(folder: RunFolder) -> Rate:

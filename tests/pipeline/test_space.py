@@ -13,11 +13,9 @@ from pipeline.errors import PipelineError
 from pipeline.folders import RunFolder
 from pipeline.rates import measure_checkpoints, measure_column
 from pipeline.space import estimate_bytes
-from tests.pipeline.made import bytes_in, write_shard
+from tests.pipeline.made import ON_CPU, bytes_in, write_shard
 
 Open = Callable[..., RunFolder]
-ON_CPU = {"device": "cpu", "device_name": "A CPU", "threads": 1}
-ON_GPU = {"device": "cuda", "device_name": "A GPU", "threads": 4}
 
 
 @pytest.fixture

@@ -20,12 +20,11 @@ from pipeline.shards.writer import ShardWriter
 from pipeline.stages.costs import FINETUNE_THREADS, Source, Stage
 from pipeline.stages.plan import plan_run
 from pipeline.stages.simulate import open_measured, open_sources, simulate_run
-from tests.pipeline.made import write_benchmark
+from tests.pipeline.made import ON_GPU, write_benchmark
 
 Open = Callable[..., RunFolder]
 Change = Callable[[dict[str, Any]], RunFolder]
 ALL = "render, style-statue, finetune, stylized-statue, evaluate"
-ON_GPU = {"device": "cuda", "device_name": "A GPU", "threads": 4}
 COLUMNS = "render", "style-statue", "stylized-statue"
 
 

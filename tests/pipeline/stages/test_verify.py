@@ -109,6 +109,9 @@ def test_a_folder_without_shards_is_a_fault(copied_run: RunFolder) -> None:
 def test_columns_in_a_folder_are_checked_and_must_zip(
     copied_run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    fetched = copied_run.path / ".content"  # tars of others, as a bulk stylization keeps them
+    fetched.mkdir()
+    (fetched / "theirs-00000.tar").touch()
     assert verify_folder(copied_run.path) == 4 + 4 + 1
     with pytest.raises(PipelineError, match=r"no shard here, nor in a folder in it"):
         verify_folder(tmp_path)
